@@ -1,0 +1,52 @@
+# Two commands set everything up: `make demo` and `make test`. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+# Every program here runs one thread per client; BLAS pools beside them only get in the way.
+export MPLBACKEND ?= Agg
+
+.PHONY: help demo lab test unit notebooks lint bench clean
+
+help:
+	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make test       every check: lint, types, unit tests, notebooks"
+	@echo "make bench      speed, as ratios to a bare training loop"
+	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
+
+# Made once, refreshed only when pyproject.toml changes. torch and torchvision come together from one place.
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedecouple-lite needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	@echo "Installing PyTorch and friends into $(VENV): some minutes and about 5 GB the first time ..."
+	$(PY) -m pip install --quiet --progress-bar on -e ".[umap,lab,dev]"
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(PY) -m fedecouple_lite demo
+
+lab: $(VENV)/.ready
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: lint unit notebooks
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready
+	$(PY) -m pytest tests
+
+notebooks: $(VENV)/.ready
+	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
+
+bench: $(VENV)/.ready
+	for script in benchmarks/[a-z]*.py; do $(PY) $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,129 @@
+"""Personalized federated learning on real images, from the command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from tqdm import tqdm
+
+from . import data, engine, experiment
+from .experiment import Setting
+from .methods import METHODS, FedAvg, make
+from .phases import hypers
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+ALL = ",".join(METHODS)
+COMPARED = Path("runs/compare")
+Seeds = Annotated[int, typer.Option(min=1, help="seeds 0, 1, ...: each a new split, new weights, new batches")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command. A parameter `setting` becomes one flag for each field of Setting; one named `context` takes
+    hyper-parameters. A wrong argument ends in one message and exit code 2, a failed run in 1, Ctrl-C in 130."""
+    own = inspect.signature(function, eval_str=True).parameters
+    flags, kinds = [], get_type_hints(Setting)
+    for f in fields(Setting) if "setting" in own else ():
+        kind: Any = Annotated.__class_getitem__((kinds[f.name], typer.Option(help=f.metadata["help"])))  # type: ignore[attr-defined]  # built at run time
+        flags.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=kind))
+
+    @wraps(function)
+    def guarded(**values: Any) -> None:
+        try:
+            if flags:
+                values["setting"] = Setting(**{f.name: values.pop(f.name) for f in flags})
+            function(**values)
+        except KeyboardInterrupt:
+            typer.echo("\nInterrupted; the rounds finished are kept.", err=True)
+            raise typer.Exit(130) from None
+        except (ValueError, OSError, FloatingPointError) as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1 if isinstance(error, FloatingPointError) else 2) from None
+
+    shown = [*(p for name, p in own.items() if name != "setting"), *flags]
+    guarded.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {p.name: p.annotation for p in shown}
+    lists = (f"{name}: " + " ".join(f"--{h.replace('_', '-')}" for h in hypers(m)) for name, m in METHODS.items())
+    extra = {"allow_extra_args": True, "ignore_unknown_options": True} if "context" in own else {}
+    return app.command(context_settings=extra, epilog="Hyper-parameters: " + "; ".join(lists) if extra else "")(guarded)
+
+
+def _hypers(words: list[str]) -> dict[str, str]:
+    """["--mu", "0.5", "--lr=0.1"] -> {"mu": "0.5", "lr": "0.1"}."""
+    found, rest = {}, list(words)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("--") or not (equals or rest):
+            raise ValueError(f"{flag!r} is not understood; a hyper-parameter is given as --name value")
+        found[flag[2:].replace("-", "_")] = value if equals else rest.pop(0)
+    return found
+
+
+def _compare(setting: Setting, methods: dict[str, FedAvg], seeds: int, folder: Path) -> tuple[list, dict]:
+    states = {}
+    with tqdm(total=len(methods) * seeds * setting.rounds, unit="round", dynamic_ncols=True, delay=0.3) as bar:
+
+        def on_round(label: str, seed: int, state: engine.State | None) -> None:
+            bar.set_description(f"{label}, seed {seed}", refresh=False)
+            bar.update(setting.rounds if state is None else 1)
+            states[label, seed] = state
+
+        results = experiment.compare(setting, methods, range(seeds), folder, on_round)
+    print(experiment.as_text(results))
+    return results, states
+
+
+@command
+def run(context: typer.Context, setting: Setting, method: str = "fedecouple", seed: int = 0, out: Path | None = None):
+    """Train one method; write settings, versions and each round's metrics to a JSON file."""
+    made = make(method, **_hypers(context.args))
+    out = out or Path("runs") / f"{method}-{Path(setting.dataset).stem}-{setting.partition}-{seed}.json"
+    with tqdm(total=setting.rounds, unit="round", dynamic_ncols=True, delay=0.3) as bar:
+        result = experiment.run(setting, made, seed, out, lambda state: bar.update() and None, method)
+    print(experiment.as_text([result]), f"Every round is in {out}", sep="\n")
+
+
+@command
+def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds: Seeds = 3, out: Path = COMPARED):
+    """Train several methods on the same splits; print a table. Hyper-parameters given go to each of them."""
+    values = _hypers(context.args)
+    _compare(setting, {name: make(name, **values) for name in methods.split(",")}, seeds, out)
+
+
+@command
+def demo(seeds: Seeds = 3, rounds: int = 10, out: Path = Path("runs/demo"), embedding: str = "umap"):
+    """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
+    from . import plots
+
+    setting, common = Setting(rounds=rounds), {"lr": 0.1, "batch_size": 32}
+    names = {"FedAvg": "fedavg", "FedAvg + local training": "fedavg_ft", "FedRep": "fedrep", "FedeCouple": "fedecouple"}
+    print("20 clients share 1,797 real digits unevenly (Dirichlet 0.3); mean +- std over seeds.")
+    methods = {label: make(name, **common) for label, name in names.items()}
+    results, states = _compare(setting, methods, seeds, out / "runs")
+    print("Drawing ..." + (" (UMAP compiles for some ten seconds)" if embedding == "umap" else ""))
+    federation, net = setting.federation(0), setting.build_net()
+    state = states["FedeCouple", 0]
+    if state is None:  # that run was there already; it left figures, not weights
+        *_, state = engine.rounds(methods["FedeCouple"], net, federation, rounds=rounds, eval_every=rounds)
+    stages = {"before training": net.init(0), f"after {rounds} rounds": state.server}
+    spaces = {title: plots.feature_space(net, tensors, federation) for title, tensors in stages.items()}
+    figures = {"accuracy": plots.curves(results), "clients": plots.client_bars(results)}
+    figures["features"] = plots.feature_map(spaces, embedding)
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png", dpi=130)
+    print(f"accuracy.png, clients.png and features.png are in {out}/. Next: `make lab` opens the notebooks.")
+
+
+@command
+def fetch(dataset: str):
+    """Download a data set into the data folder (FEDECOUPLE_DATA, or data/)."""
+    print(f"{dataset}: {len(data.load(dataset).y)} images, in {data.data_folder()}")
+
+
+if __name__ == "__main__":
+    app()

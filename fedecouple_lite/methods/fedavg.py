@@ -1,0 +1,93 @@
+"""FedAvg: everyone trains the same model, the server averages it. The base that every other method changes.
+
+McMahan, Moore, Ramage, Hampson, Aguera y Arcas: Communication-Efficient Learning of Deep Networks from Decentralized
+Data. AISTATS 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..losses import cross_entropy
+from ..models import DecoupledNet
+from ..phases import Phase, Phases, check_hypers, hyper
+from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, pick, weighted_mean
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """One round: receive w, train it for `epochs` local epochs, upload it; the server takes the size-weighted mean.
+
+    The hooks below are all that a method is; a subclass overrides those in which it differs. None changes an argument.
+    """
+
+    lr: float = hyper(0.01, "step size of local SGD; 0 trains nothing")
+    epochs: int = hyper(5, "local epochs a round, E; 0 trains nothing")
+    batch_size: int = hyper(50, "images a step; a client's last batch may be smaller", low=1)
+    momentum: float = hyper(0.5, "momentum of local SGD, started anew in every phase", high=1)
+    weight_decay: float = hyper(5e-4, "pull of every trained weight to zero")
+
+    shared: ClassVar[tuple[str, ...]] = (EXTRACTOR, CLASSIFIER)  # the names that travel; no other ever leaves
+
+    def __post_init__(self) -> None:
+        check_hypers(self)
+
+    def init(self, start: Tensors) -> Tensors:
+        """One client's tensors before its first round, from the weights that all clients start with."""
+        return start
+
+    def init_server(self, start: Tensors) -> Tensors:
+        """The server's tensors before the first round."""
+        return pick(start, *self.shared)
+
+    def send(self, server: Tensors, client_id: int) -> Tensors:
+        """What the server sends to this client: the download."""
+        return pick(server, *self.shared)
+
+    def receive(self, client: Tensors, download: Tensors) -> Tensors:
+        """The client's tensors as its round begins."""
+        return {**client, **download}
+
+    def phases(self) -> Phases:
+        """What the client then does, in order."""
+        return (Phase((EXTRACTOR, CLASSIFIER), (self.loss,), self.epochs),)
+
+    def loss(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of the client's model on images x, (B,)."""
+        return cross_entropy(net.logits(client, x), y)
+
+    def classifier_loss(self, net: DecoupledNet, client: Tensors, download: Tensors, z: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of the client's classifier on features z, (B,)."""
+        return cross_entropy(net.classify(client, z), y)
+
+    def upload(self, client: Tensors) -> Tensors:
+        """What the client sends back."""
+        return pick(client, *self.shared)
+
+    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
+        """The server's next tensors from the cohort's uploads and training-set sizes, both by client number."""
+        return {**server, **weighted_mean(list(uploads.values()), [sizes[k] for k in uploads])}
+
+    def personalise(self) -> Phases:
+        """Phases run on a copy of the client only to predict; what they change is thrown away."""
+        return ()
+
+    def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
+        """Logits (B, C) of the client's personal prediction. `download` is what the server would send now."""
+        return net.logits(download, x)
+
+
+@dataclass(frozen=True)
+class FedAvgFT(FedAvg):
+    """FedAvg + fine-tuning: trains as FedAvg; predicts with the client's own model after its local training and
+    `epochs` epochs more on the classifier. The rival to beat: the same travels, only the prediction is personal."""
+
+    def personalise(self) -> Phases:
+        return (Phase((CLASSIFIER,), (self.classifier_loss,), self.epochs, on_features=True),)
+
+    def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
+        return net.logits(client, x)

@@ -1,0 +1,45 @@
+"""Named tensors: the one kind of state here. A client, a server and a message are each a flat ``dict[str, Tensor]``.
+
+The part before the first dot says what a tensor belongs to (``extractor.0.weight``, ``anchors.means``), so "what
+travels" is a choice of prefixes. Nothing here changes an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+EXTRACTOR, CLASSIFIER = "extractor.", "classifier."
+
+
+def pick(tensors: Tensors, *prefixes: str) -> Tensors:
+    """The tensors whose names start with one of `prefixes`. ValueError where a prefix matches none: a typing error
+    must not quietly empty a message."""
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in tensors):
+            known = sorted({name.split(".")[0] + "." for name in tensors})
+            raise ValueError(f"prefix={prefix!r} matches no tensor; these begin with {known}")
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
+
+
+def weighted_mean(many: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
+    """sum_k weights[k] many[k] / sum_k weights[k], name by name; K >= 1 dictionaries with equal names and shapes."""
+    total = float(sum(weights))
+    if len(many) != len(weights) or not total > 0 or min(weights) < 0:
+        raise ValueError(f"weights={list(weights)} must be {len(many)} numbers >= 0, not all zero")
+    if any(tensors.keys() != many[0].keys() for tensors in many):
+        raise ValueError("many: the dictionaries must hold the same names")
+    return {name: sum(w / total * t[name] for w, t in zip(weights, many, strict=True)) for name in many[0]}  # type: ignore[misc]  # sum's 0
+
+
+def flat(tensors: Tensors) -> Tensor:
+    """All tensors, in order, as one vector (P,)."""
+    return torch.cat([t.reshape(-1) for t in tensors.values()])
+
+
+def nbytes(tensors: Tensors) -> int:
+    """Bytes that these tensors take on the wire, uncompressed."""
+    return sum(t.numel() * t.element_size() for t in tensors.values())

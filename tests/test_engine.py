@@ -1,0 +1,191 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import arrays, copied, last, same
+from torch import nn
+
+from fedecouple_lite import METHODS, DecoupledNet, from_arrays, make, net_for, rounds, split
+from fedecouple_lite.engine import LocalData, Pool, client_round, sgd
+from fedecouple_lite.phases import Phase
+
+QUICK = {"lr": 0.1, "epochs": 2, "batch_size": 8}
+
+
+def equal(a, b):
+    return same(a.server, b.server) and all(same(x, y) for x, y in zip(a.clients, b.clients, strict=True))
+
+
+def metrics(state):
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in state.records]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_threads_equal_in_turn_to_the_bit_and_a_run_repeats(net, federation, name):
+    a, b = (last(rounds(make(name, **QUICK), net, federation, rounds=2, backend=x)) for x in ("loop", "threads"))
+    assert equal(a, b)
+    assert np.array_equal(str(metrics(a)), str(metrics(b)))  # as text: NaN equals NaN
+
+
+def test_another_seed_is_another_run(net, federation):
+    a, b = (last(rounds(make("fedrep", **QUICK), net, federation, rounds=1, seed=s)) for s in (0, 1))
+    assert not equal(a, b)
+
+
+def test_sgd_equals_torchs_own_to_rounding(net, local):
+    """Momentum and weight decay as in torch.optim.SGD, on the same batches."""
+    method, start = make("fedavg", lr=0.05, momentum=0.9, weight_decay=0.01), net.init(0)
+    data = LocalData(local.x.double(), local.y, local.batches)
+    start = {n: t.double() for n, t in start.items()}
+    phase = Phase(("extractor.", "classifier."), (method.loss,), 3)
+    got, loss, steps = sgd(method, phase, net, start, {}, data.x, data)
+    weights = {n: t.clone().requires_grad_() for n, t in start.items()}
+    optimizer = torch.optim.SGD(weights.values(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    losses = []
+    for index in data.batches(3):
+        optimizer.zero_grad()
+        loss_there = nn.functional.cross_entropy(net.logits(weights, data.x[index]), data.y[index])
+        loss_there.backward()
+        optimizer.step()
+        losses.append(loss_there.item())
+    assert steps == len(losses) == 9 and loss.item() == pytest.approx(np.mean(losses))
+    assert all(torch.allclose(got[n], weights[n], atol=1e-12) for n in got)
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(net, federation):
+    method = make("fedecouple", **QUICK)
+    whole = last(rounds(method, net, federation, rounds=4, participation=0.5))
+    half = last(rounds(method, net, federation, rounds=2, participation=0.5))
+    assert equal(whole, last(rounds(method, net, federation, rounds=4, participation=0.5, state=half)))
+
+
+def test_an_earlier_state_is_not_touched_by_later_rounds(net, federation):
+    states = rounds(make("fedecouple", **QUICK), net, federation, rounds=2)
+    first = next(states)
+    kept = copied(first.server), [copied(c) for c in first.clients]
+    next(states)
+    assert same(first.server, kept[0]) and all(same(a, b) for a, b in zip(first.clients, kept[1], strict=True))
+
+
+def test_participation_draws_a_cohort_and_leaves_the_others_alone(net, federation):
+    state = next(rounds(make("fedrep", **QUICK), net, federation, rounds=1, participation=0.3))
+    start = net.init(0)
+    assert sum(not same(c, start) for c in state.clients) == 1  # 0.3 of 4, rounded, at least one
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_size_of_zero_changes_nothing(net, federation, name):
+    state = last(rounds(make(name, lr=0.0, epochs=1), net, federation, rounds=1))
+    start = net.init(0)
+    assert all(torch.equal(client[n], start[n]) for client in state.clients for n in start)
+    assert all(torch.allclose(t, start[n], atol=1e-6) for n, t in state.server.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_odd_clients_one_class_smaller_than_a_batch_no_test_image_and_one_client(name):
+    x, y = arrays(40, 4)
+    odd = from_arrays("odd", x, y, x[:0], y[:0])
+    net = net_for((1, 8, 8), 4)
+    one_class = split(odd, 4, "pathological", classes_per_client=1)
+    tiny = split(odd, 40, "iid")
+    alone = split(odd, 1, "iid")
+    for federation in (one_class, tiny, alone):
+        record = last(rounds(make(name, **QUICK), net, federation, rounds=1)).records[-1]
+        assert np.isfinite(record["loss"])
+        assert np.isnan(record["personal"]) == (federation is tiny)  # 40 clients of one image: nothing to test on
+
+
+def test_global_accuracy_only_where_the_server_holds_a_model(net, federation):
+    record = last(rounds(make("fedrep", **QUICK), net, federation, rounds=1)).records[-1]
+    assert np.isnan(record["global"]) and 0 <= record["personal"] <= 1
+
+
+def test_the_record_counts_bytes_steps_and_accuracies_as_defined(net, federation):
+    state = last(rounds(make("fedrep", **QUICK), net, federation, rounds=3, eval_every=2))
+    assert [r["round"] for r in state.records] == [2, 3]
+    record, start = state.records[-1], net.init(0)
+    assert record["upload_bytes"] == 4 * sum(t.numel() for n, t in start.items() if n.startswith("extractor."))
+    batches = sum(-(-len(index) // 8) for index in federation.train)
+    assert record["steps"] == batches * (1 + 2)
+    own = []
+    for client, index in zip(state.clients, federation.test, strict=True):
+        x, y = federation.data.images(index), federation.data.y[index]
+        own.append((net.logits(client, x).argmax(1) == y).float().mean().item())
+    assert record["accuracies"] == pytest.approx(own) and record["personal"] == pytest.approx(np.mean(own))
+
+
+def test_a_loss_that_is_not_finite_names_method_client_and_round(net, federation):
+    with pytest.raises(
+        FloatingPointError, match=r"FedAvg, client \d, round \d: the loss is (nan|inf); try an lr below"
+    ):
+        last(rounds(make("fedavg", lr=1e30, epochs=3), net, federation, rounds=3))
+
+
+def test_threads_are_gone_when_the_run_is_left_early(net, federation):
+    before = threading.active_count()
+    states = rounds(make("fedrep", **QUICK), net, federation, rounds=50)
+    next(states)
+    states.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_in_one_task_stops_the_others_and_is_raised(net):
+    pool = Pool(net, 2)
+
+    def task(net, k):
+        if k == 1:
+            raise RuntimeError("client 1 fails")
+        return k
+
+    with pytest.raises(RuntimeError, match="client 1 fails"):
+        pool.map(task, range(4))
+    assert pool.stop.is_set()
+
+
+def test_the_callers_number_of_threads_is_left_alone(net, federation):
+    before = torch.get_num_threads()
+    last(rounds(make("fedrep", **QUICK), net, federation, rounds=1))
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "bad", [{"rounds": 0}, {"participation": 0.0}, {"participation": 1.5}, {"eval_every": 0}, {"backend": "warp"}]
+)
+def test_arguments_outside_their_range_are_named(net, federation, bad):
+    (name, value) = next(iter(bad.items()))
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        next(rounds(make("fedavg"), net, federation, **{"rounds": 1} | bad))
+
+
+def test_a_net_that_does_not_fit_the_data_is_refused(federation):
+    with pytest.raises(ValueError, match="net takes images"):
+        next(rounds(make("fedavg"), net_for((1, 28, 28), 10), federation, rounds=1))
+    with pytest.raises(ValueError, match="3 classes; data='few' has"):
+        next(rounds(make("fedavg"), net_for((1, 8, 8), 3), federation, rounds=1))
+
+
+def test_a_users_own_net_trains(federation):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 9)
+
+        def forward(self, x):
+            return torch.tanh(self.layer(x.flatten(1)))
+
+    state = last(
+        rounds(make("fedecouple", **QUICK), DecoupledNet(Own(), nn.Linear(9, 10), (1, 8, 8)), federation, rounds=1)
+    )
+    assert state.clients[0]["anchors.means"].shape == (10, 9)
+
+
+def test_client_round_runs_the_phases_in_order_on_cached_features(net, local):
+    """FedRep by hand: classifier first on the received features, then the extractor under the new classifier."""
+    method, start = make("fedrep", **QUICK), net.init(0)
+    got, _, _, steps = client_round(method, net, start, {}, local)
+    first, second = method.phases()
+    z = net.features(start, local.x).detach()
+    a, _, n = sgd(method, first, net, start, {}, z, local)
+    b, _, m = sgd(method, second, net, start | a, {}, local.x, local)
+    assert same(got, start | a | b) and steps == n + m
