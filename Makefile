@@ -45,7 +45,7 @@ notebooks: $(VENV)/.ready
 	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
 
 bench: $(VENV)/.ready
-	for script in benchmarks/[a-z]*.py; do $(PY) $$script || exit 1; done
+	$(PY) benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

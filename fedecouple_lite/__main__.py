@@ -22,6 +22,11 @@ ALL = ",".join(METHODS)
 COMPARED = Path("runs/compare")
 Seeds = Annotated[int, typer.Option(min=1, help="seeds 0, 1, ...: each a new split, new weights, new batches")]
 
+Trials = Annotated[int, typer.Option(min=1, help="hyper-parameters tried per method and seed, on validation images")]
+EqualSteps = Annotated[
+    int | None, typer.Option(min=1, help="gradient steps per batch and round: epochs are set to match")
+]
+
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command. A parameter `setting` becomes one flag for each field of Setting; one named `context` takes
@@ -64,16 +69,19 @@ def _hypers(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _compare(setting: Setting, methods: dict[str, FedAvg], seeds: int, folder: Path) -> tuple[list, dict]:
+def _compare(
+    setting: Setting, methods: dict[str, FedAvg], seeds: int, folder: Path, trials: int = 1
+) -> tuple[list[experiment.Run], dict]:
     states = {}
-    with tqdm(total=len(methods) * seeds * setting.rounds, unit="round", dynamic_ncols=True, delay=0.3) as bar:
+    each = trials + 1 if trials > 1 else 1
+    with tqdm(total=len(methods) * seeds * setting.rounds * each, unit="round", dynamic_ncols=True, delay=0.3) as bar:
 
         def on_round(label: str, seed: int, state: engine.State | None) -> None:
             bar.set_description(f"{label}, seed {seed}", refresh=False)
             bar.update(setting.rounds if state is None else 1)
             states[label, seed] = state
 
-        results = experiment.compare(setting, methods, range(seeds), folder, on_round)
+        results = experiment.compare(setting, methods, range(seeds), folder, on_round, trials)
     print(experiment.as_text(results))
     return results, states
 
@@ -89,10 +97,28 @@ def run(context: typer.Context, setting: Setting, method: str = "fedecouple", se
 
 
 @command
-def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds: Seeds = 3, out: Path = COMPARED):
-    """Train several methods on the same splits; print a table. Hyper-parameters given go to each of them."""
-    values = _hypers(context.args)
-    _compare(setting, {name: make(name, **values) for name in methods.split(",")}, seeds, out)
+def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds: Seeds = 3, trials: Trials = 1,
+            equal_steps: EqualSteps = None, out: Path = COMPARED):  # fmt: skip
+    """Train several methods on the same splits: a table, CSV, curves and a dot plot. Hyper-parameters go to all that
+    know them. p is a paired t-test over seeds against the best other method."""
+    values, made = _hypers(context.args), {}
+    chosen = dict.fromkeys(methods.split(","))
+    for name in chosen:
+        known = {k: v for k, v in values.items() if name in METHODS and k in hypers(METHODS[name])}
+        made[name] = make(name, **known)
+    for key, value in values.items():
+        if not any(key in hypers(method) for method in made.values()):
+            raise ValueError(f"{key}={value!r} means nothing to any of methods={methods!r}")
+    if equal_steps:
+        made = {name: experiment.at_equal_steps(method, equal_steps) for name, method in made.items()}
+    results, _ = _compare(setting, made, seeds, out / "runs", trials)
+    from . import plots
+
+    rows = experiment.table(results)
+    rows.to_csv(out / "table.csv", index=False)
+    plots.curves(results).savefig(out / "curves.png", dpi=130)
+    plots.dots(rows).savefig(out / "dots.png", dpi=130)
+    print(f"table.csv, curves.png and dots.png are in {out}/")
 
 
 @command
@@ -100,10 +126,10 @@ def demo(seeds: Seeds = 3, rounds: int = 10, out: Path = Path("runs/demo"), embe
     """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
     from . import plots
 
-    setting, common = Setting(rounds=rounds), {"lr": 0.1, "batch_size": 32}
+    setting = Setting(rounds=rounds)
     names = {"FedAvg": "fedavg", "FedAvg + local training": "fedavg_ft", "FedRep": "fedrep", "FedeCouple": "fedecouple"}
     print("20 clients share 1,797 real digits unevenly (Dirichlet 0.3); mean +- std over seeds.")
-    methods = {label: make(name, **common) for label, name in names.items()}
+    methods = {label: make(name) for label, name in names.items()}
     results, states = _compare(setting, methods, seeds, out / "runs")
     print("Drawing ..." + (" (UMAP compiles for some ten seconds)" if embedding == "umap" else ""))
     federation, net = setting.federation(0), setting.build_net()

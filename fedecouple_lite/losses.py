@@ -11,6 +11,14 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+def balanced_softmax(logits: Tensor, y: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy of logits + log counts, (B,) (Ren et al. 2020): frequent classes cannot drown rare ones.
+
+    counts: (C,) images of each class; equal ones give the ordinary cross-entropy, 0 takes a class out of the softmax.
+    """
+    return cross_entropy(logits + counts.log(), y)
+
+
 def true_class_probability(logits: Tensor, y: Tensor) -> Tensor:
     """softmax(logits)_y, (B,): FedeCouple's dynamic weight when `logits` are the teacher's."""
     return logits.softmax(1).gather(1, y[:, None])[:, 0]

@@ -36,6 +36,11 @@ class Federation:
         classes = len(self.data.classes)
         return np.stack([self.data.y[index].bincount(minlength=classes).cpu().numpy() for index in self.train])
 
+    def validation(self, share: float = 0.4) -> Federation:
+        """The training images alone, divided anew: `share` of each client's, class by class, take the test images'
+        place. For choosing hyper-parameters; no test image is in it."""
+        return Federation(self.data, *_halves(self.data, [index.cpu().numpy() for index in self.train], share))
+
     def to(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Federation:
         """The same federation on `device`, its images coming as `dtype`."""
         train, test = (tuple(index.to(device) for index in part) for part in (self.train, self.test))
@@ -68,6 +73,11 @@ def split(
     _require(not empty, "clients", clients, f"such that {scheme!r} leaves nobody empty, but {empty} are: {milder}")
     parts = [rng.permutation(part)[:per_client] for part in parts]
     data = _turned(data, parts) if scheme == "feature" else data
+    return Federation(data, *_halves(data, parts, test_share))
+
+
+def _halves(data: Dataset, parts: Parts, test_share: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Each client's training and test images, class by class."""
     y, train, test = data.y.cpu().numpy(), [], []
     for part in parts:
         part = part[np.argsort(y[part], kind="stable")]
@@ -75,7 +85,7 @@ def split(
         to_test = np.diff(np.floor(np.arange(len(part) + 1) * test_share + 1e-9)) > 0
         train.append(torch.from_numpy(part[~to_test]).to(data.y.device))
         test.append(torch.from_numpy(part[to_test]).to(data.y.device))
-    return Federation(data, tuple(train), tuple(test))
+    return tuple(train), tuple(test)
 
 
 def _require(good: bool, name: str, value: Any, allowed: str) -> None:

@@ -21,29 +21,35 @@ class Phase:
 
     train: prefixes of the tensors that move; nothing else does, not even by momentum or weight decay. losses: one
     gradient step for each and every batch, in this order, sharing one momentum. on_features: the extractor stands
-    still, so the losses get features (B, d), computed once, in place of images.
+    still, so the losses get features (B, d), computed once, in place of images. lr: None is the method's.
     """
 
     train: tuple[str, ...]
     losses: tuple[Loss, ...]
     epochs: int
     on_features: bool = False
+    lr: float | None = None
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A pass without gradients that adds tensors to the client's: compute(net, features (n, d), y (n,), valid (n,)),
-    valid being 1 for an image and 0 for padding."""
+    """Adds tensors to the client's: compute(net, features (n, d), y (n,), valid (n,)), valid being 1 for an image and 0
+    for padding; with on_features off, images take the features' place."""
 
     compute: Callable[[DecoupledNet, Tensor, Tensor, Tensor], Tensors]
+    on_features: bool = True
 
 
 Phases = tuple[Phase | Measure, ...]
 
 
-def hyper(default: Any, meaning: str, low: float = 0, high: float = inf, choices: tuple[str, ...] = ()) -> Any:
-    """A hyper-parameter: a dataclass field that knows its meaning and its range, [low, high] or one of `choices`."""
-    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
+def hyper(
+    default: Any, meaning: str, low: float = 0, high: float = inf, choices: tuple[str, ...] = (), tries: tuple = ()
+) -> Any:
+    """A hyper-parameter: a dataclass field that knows its meaning, its range ([low, high], or one of `choices`) and the
+    values that tuning draws from (`tries`)."""
+    about = {"meaning": meaning, "low": low, "high": high, "choices": choices, "tries": tries}
+    return field(default=default, metadata=about)
 
 
 def hypers(method: Any) -> dict[str, Field]:

@@ -35,6 +35,16 @@ def weighted_mean(many: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
     return {name: sum(w / total * t[name] for w, t in zip(weights, many, strict=True)) for name in many[0]}  # type: ignore[misc]  # sum's 0
 
 
+def rename(tensors: Tensors, old: str, new: str) -> Tensors:
+    """The same tensors, `old` at the beginning of every name replaced by `new`."""
+    return {new + name.removeprefix(old): tensor for name, tensor in tensors.items()}
+
+
+def squared_distance(a: Tensors, b: Tensors) -> Tensor:
+    """||a - b||^2 over the names of `a`, a scalar; `b` may hold more."""
+    return torch.stack([(tensor - b[name]).square().sum() for name, tensor in a.items()]).sum()
+
+
 def flat(tensors: Tensors) -> Tensor:
     """All tensors, in order, as one vector (P,)."""
     return torch.cat([t.reshape(-1) for t in tensors.values()])

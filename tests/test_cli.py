@@ -127,12 +127,40 @@ def test_compare_prints_a_table_and_runs_nothing_twice(tmp_path):
     ]
     first = call(*words)
     assert first.exit_code == 0, first.output
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "table.csv", "curves.png", "dots.png"}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert len(files) == 4
     assert call(*words).stdout == first.stdout
-    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     call(*words, "--alpha", 0.5)
-    assert len(list(tmp_path.iterdir())) == 8  # another setting is another file
+    assert len(list((tmp_path / "runs").iterdir())) == 8  # another setting is another file
+
+
+def test_compare_tunes_equalises_steps_and_gives_a_hyper_parameter_to_those_that_know_it(tmp_path):
+    words = [
+        "compare",
+        "--methods",
+        "fedrep,fedecouple",
+        "--seeds",
+        1,
+        "--rounds",
+        1,
+        "--clients",
+        4,
+        "--out",
+        tmp_path,
+    ]
+    result = call(*words, "--trials", 2, "--equal-steps", 3, "--mu", 0.5, "--per-client", 60)
+    assert result.exit_code == 0, result.output
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    assert {r["label"]: r["method"]["epochs"] for r in runs} == {"fedrep": 2, "fedecouple": 1}
+    assert len(list((tmp_path / "runs" / "tuning").iterdir())) == 4
+    for bad, message in (
+        (["--wd", "1"], "wd='1' means nothing to any of"),
+        (["--methods", "fedrap"], "did you mean 'fedrep'"),
+    ):
+        result = call(*words, *bad)
+        assert result.exit_code == 2 and message in result.stderr
 
 
 def test_demo_draws_three_figures_and_says_what_is_next(tmp_path):

@@ -79,7 +79,7 @@ def test_a_step_size_of_zero_changes_nothing(net, federation, name):
     state = last(rounds(make(name, lr=0.0, epochs=1), net, federation, rounds=1))
     start = net.init(0)
     assert all(torch.equal(client[n], start[n]) for client in state.clients for n in start)
-    assert all(torch.allclose(t, start[n], atol=1e-6) for n, t in state.server.items())
+    assert all(torch.allclose(state.server[n], start[n], atol=1e-6) for n in start if n in state.server)
 
 
 @pytest.mark.parametrize("name", METHODS)

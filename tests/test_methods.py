@@ -165,7 +165,7 @@ def test_a_frozen_part_is_moved_by_neither_momentum_nor_weight_decay(net, local,
     method = make(name, momentum=0.9, weight_decay=0.1, **QUICK)
     for phase in method.phases():
         if isinstance(phase, Phase):
-            start = net.init(0) | {"anchors.means": torch.zeros(10, 128)}
+            start = method.init(net.init(0)) | {"anchors.means": torch.zeros(10, 128), "class_counts": torch.ones(10)}
             after, *_ = run_phases(method, (replace(phase, epochs=1),), net, start, net.init(1), local)
             for tensor in start:
                 moved = not torch.equal(start[tensor], after[tensor])

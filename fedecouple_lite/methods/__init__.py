@@ -6,11 +6,32 @@ from typing import Any
 
 from ..data import nearest
 from ..phases import allowed, hypers
+from .ditto import Ditto
 from .fedavg import FedAvg, FedAvgFT
+from .fedbabu import FedBABU
 from .fedecouple import FedeCouple
+from .fedpac import FedPAC
+from .fedper import FedPer
+from .fedprox import FedProx
 from .fedrep import FedRep
+from .fedrod import FedRoD
+from .lg_fedavg import LGFedAvg
+from .local import Local
 
-METHODS: dict[str, type[FedAvg]] = {"fedavg": FedAvg, "fedavg_ft": FedAvgFT, "fedrep": FedRep, "fedecouple": FedeCouple}
+METHODS: dict[str, type[FedAvg]] = {
+    "local": Local,
+    "fedavg": FedAvg,
+    "fedavg_ft": FedAvgFT,
+    "fedprox": FedProx,
+    "ditto": Ditto,
+    "fedper": FedPer,
+    "lg_fedavg": LGFedAvg,
+    "fedrep": FedRep,
+    "fedbabu": FedBABU,
+    "fedrod": FedRoD,
+    "fedpac": FedPAC,
+    "fedecouple": FedeCouple,
+}
 
 
 def make(name: str, **values: Any) -> FedAvg:

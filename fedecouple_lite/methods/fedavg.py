@@ -25,9 +25,9 @@ class FedAvg:
     The hooks below are all that a method is; a subclass overrides those in which it differs. None changes an argument.
     """
 
-    lr: float = hyper(0.01, "step size of local SGD; 0 trains nothing")
+    lr: float = hyper(0.1, "step size of local SGD; 0 trains nothing", tries=(0.02, 0.05, 0.1, 0.2))
     epochs: int = hyper(5, "local epochs a round, E; 0 trains nothing")
-    batch_size: int = hyper(50, "images a step; a client's last batch may be smaller", low=1)
+    batch_size: int = hyper(32, "images a step; a client's last batch may be smaller", low=1)
     momentum: float = hyper(0.5, "momentum of local SGD, started anew in every phase", high=1)
     weight_decay: float = hyper(5e-4, "pull of every trained weight to zero")
 
@@ -81,13 +81,17 @@ class FedAvg:
         return net.logits(download, x)
 
 
+def own_model(self: FedAvg, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
+    """The `predict` of most personal methods: logits (B, C) of the client's model after its local training."""
+    return net.logits(client, x)
+
+
 @dataclass(frozen=True)
 class FedAvgFT(FedAvg):
     """FedAvg + fine-tuning: trains as FedAvg; predicts with the client's own model after its local training and
     `epochs` epochs more on the classifier. The rival to beat: the same travels, only the prediction is personal."""
 
+    predict = own_model
+
     def personalise(self) -> Phases:
         return (Phase((CLASSIFIER,), (self.classifier_loss,), self.epochs, on_features=True),)
-
-    def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
-        return net.logits(client, x)

@@ -18,20 +18,22 @@ from ..losses import centre_loss, class_means, cross_entropy, distillation, true
 from ..models import DecoupledNet
 from ..phases import Measure, Phase, Phases, hyper
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
-from .fedavg import FedAvg
+from .fedavg import FedAvg, own_model
 
 
 @dataclass(frozen=True)
 class FedeCouple(FedAvg):
     """With mu = lam = global_loss = 0 and aggregation "size" this is FedRep to the bit."""
 
-    classifier_epochs: int = hyper(1, "local epochs of the personal classifier before the extractor's, H")
-    mu: float = hyper(1.0, "pull towards the local anchors (GFA); 0 removes them")
-    lam: float = hyper(3.0, "weight of distillation into the personal classifier (GPC); 0 removes it")
+    classifier_epochs: int = hyper(1, "local epochs of the personal classifier before the extractor's, H", tries=(1, 5))
+    mu: float = hyper(1.0, "pull towards the local anchors (GFA); 0 removes them", tries=(0.1, 0.3, 1.0))
+    lam: float = hyper(3.0, "weight of distillation into the personal classifier (GPC); 0 removes it", tries=(1.0, 3.0))
     temperature: float = hyper(1.0, "softens both sides of the distillation", low=0.01)
     global_loss: float = hyper(1.0, "weight of the global half of the extractor's loss (GLF); 0 removes it")
     coupling: str = hyper("alternate", "two steps a batch, or one on the sum", choices=("alternate", "joint"))
     aggregation: str = hyper("size", "the server's weights", choices=("size", "similarity"))
+
+    predict = own_model
 
     def receive(self, client: Tensors, download: Tensors) -> Tensors:
         """theta_i <- theta^t; the client's own classifier stays, and phi^t is held beside it in the download."""
@@ -92,9 +94,6 @@ class FedeCouple(FedAvg):
         if self.aggregation == "size":
             return super().aggregate(server, uploads, sizes)
         return {**server, **weighted_mean(list(uploads.values()), similarity_weights(server, uploads))}
-
-    def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
-        return net.logits(client, x)
 
 
 def similarity_weights(server: Tensors, uploads: Mapping[int, Tensors]) -> list[float]:

@@ -1,0 +1,137 @@
+"""All backends compute the same: float64 to 1e-10 for every method, float32 to rounding; any net, or a reason."""
+
+import pytest
+import torch
+from conftest import last, same
+from torch import nn
+
+from fedecouple_lite import METHODS, DecoupledNet, make, net_for, rounds, split
+from fedecouple_lite import engine as engine_module
+from fedecouple_lite.engine import backend_for
+
+QUICK = {"lr": 0.05, "epochs": 2, "batch_size": 8}
+
+
+def difference(a, b):
+    """The largest difference of any tensor of any client or the server."""
+    pairs = [*zip(a.clients, b.clients, strict=True), (a.server, b.server)]
+    assert all(x.keys() == y.keys() for x, y in pairs)
+    return max((x[n] - y[n]).abs().max().item() for x, y in pairs for n in x)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_backends_agree_in_float64_over_five_rounds(net, federation, name):
+    doubles = federation.to(dtype=torch.float64)
+    runs = [
+        last(rounds(make(name, **QUICK), net, doubles, rounds=5, backend=b, eval_every=5)) for b in ("loop", "vmap")
+    ]
+    assert difference(*runs) < 1e-10
+    assert runs[0].records[-1]["steps"] == runs[1].records[-1]["steps"]
+    assert runs[0].records[-1]["loss"] == pytest.approx(runs[1].records[-1]["loss"], abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedecouple"])
+def test_backends_agree_in_float32_over_one_round(net, federation, name):
+    """Rounding apart; over many rounds ReLU nets drift, which is why the strict test is in float64."""
+    runs = [
+        last(rounds(make(name, **QUICK), net, federation, rounds=1, backend=b)) for b in ("loop", "threads", "vmap")
+    ]
+    assert difference(runs[0], runs[1]) == 0
+    assert difference(runs[0], runs[2]) < 1e-5
+
+
+def test_results_do_not_depend_on_the_number_of_cores(net, few, monkeypatch):
+    """Several stacks on one, two and five threads: equal to the bit."""
+    federation, states = split(few, 12, "dirichlet", alpha=1.0), []
+    monkeypatch.setattr(engine_module, "STACK", {"cpu": 5})
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(engine_module.os, "cpu_count", lambda cores=cores: cores)
+        for backend in ("vmap", "threads"):
+            states.append(last(rounds(make("fedecouple", **QUICK), net, federation, rounds=2, backend=backend)))
+    for i in range(2, 6):
+        assert same(states[i].server, states[i % 2].server)
+
+
+def test_stacks_are_of_equal_length_and_largest_first(few):
+    federation = split(few, 12, "quantity")
+    stacks = engine_module._stacks(federation, list(range(12)), 5)
+    assert sorted(k for stack in stacks for k in stack) == list(range(12)) and [len(s) for s in stacks] == [4, 4, 4]
+    for stack in stacks:
+        sizes = [len(federation.train[k]) for k in stack]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_partial_batches_and_one_image_clients_are_stacked_without_a_trace_of_padding(few):
+    """Clients of 1, 2 and many images, a batch of 8: padding must touch neither weights nor momentum."""
+    parts = [torch.arange(0, 1), torch.arange(1, 3), torch.arange(3, 50)]
+    from fedecouple_lite import Federation
+
+    federation = Federation(few, tuple(parts), tuple(parts)).to(dtype=torch.float64)
+    net = net_for((1, 8, 8), 10)
+    for name in ("fedpac", "fedrod", "fedecouple"):
+        runs = [
+            last(rounds(make(name, **QUICK, momentum=0.9), net, federation, rounds=2, backend=b))
+            for b in ("loop", "vmap")
+        ]
+        assert difference(*runs) < 1e-12
+
+
+def own_net():
+    """32-64-512: two 5x5 convolutions with pooling, 1600 -> 512 | 512 -> 10, on 32x32 images."""
+    extractor = nn.Sequential(
+        nn.Conv2d(3, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(1600, 512), nn.ReLU(),
+    )  # fmt: skip
+    return DecoupledNet(extractor, nn.Linear(512, 10), (3, 32, 32))
+
+
+def test_a_users_larger_cnn_works_in_every_backend():
+    from fedecouple_lite import from_arrays
+
+    x = torch.randint(0, 255, (24, 32, 32, 3), dtype=torch.uint8).numpy()
+    y = torch.arange(24).remainder(10).numpy()
+    federation = split(from_arrays("made up", x, y, x[:0], y[:0]), 3, "iid").to(dtype=torch.float64)
+    method = make("fedecouple", lr=0.02, epochs=1, batch_size=4)
+    runs = [last(rounds(method, own_net(), federation, rounds=1, backend=b)) for b in ("loop", "threads", "vmap")]
+    assert difference(runs[0], runs[1]) == 0 and difference(runs[0], runs[2]) < 1e-10
+
+
+def test_a_net_that_cannot_be_vectorised_is_refused_with_the_reason(federation):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 9)
+
+        def forward(self, x):
+            z = self.layer(x.flatten(1))
+            return z if z.sum().item() > 0 else -z  # looks at values: no vectorised form
+
+    net = DecoupledNet(Branches(), nn.Linear(9, 10), (1, 8, 8))
+    last(rounds(make("fedrep", **QUICK), net, federation, rounds=1, backend="threads"))
+    with pytest.raises(ValueError, match=r"backend='vmap' cannot vectorise this net or method .* use 'threads'"):
+        last(rounds(make("fedrep", **QUICK), net, federation, rounds=1, backend="vmap"))
+
+
+def test_auto_stacks_small_images_and_threads_large_ones(digits):
+    from dataclasses import replace
+
+    assert backend_for("auto", digits)[0] == "vmap"
+    assert backend_for("auto", replace(digits, x=torch.zeros(2, 1, 28, 28)))[0] == "threads"
+    assert backend_for("loop", digits) == ("loop", 1)
+
+
+def test_uint8_stays_uint8_and_data_is_not_copied_per_client(digits):
+    federation = split(digits, 20)
+    assert federation.data.x is digits.x and federation.data.x.dtype == torch.uint8
+    assert federation.to().data.x.data_ptr() == digits.x.data_ptr()
+
+
+def test_a_frozen_extractor_runs_once_per_round(net, local, monkeypatch):
+    """FedeCouple's anchors and its classifier phase of five epochs share one pass over the images."""
+    from fedecouple_lite import client_round
+
+    seen = []
+    features = net.features
+    monkeypatch.setattr(net, "features", lambda *args: seen.append(len(args[1])) or features(*args))
+    client_round(make("fedecouple", classifier_epochs=5, epochs=0), net, net.init(0), net.init(1), local)
+    assert seen == [12]
