@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 
-from .engine import forward, images_of
-from .losses import class_means
+from .engine import LocalData, State, client_round, forward, images_of
+from .losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
+from .methods import make
 from .metrics import feature_scores
-from .models import DecoupledNet
-from .partition import Federation
-from .tensors import Tensors
+from .models import DecoupledNet, net_for
+from .partition import Federation, unevenness
+from .tensors import EXTRACTOR, Tensors, flat, pick
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C564B", "#7F7F7F")
 MARKERS = "osD^vP*Xph"
-Space = dict[str, np.ndarray]  # features (n, d), labels (n,), anchors (A, d), anchor_labels (A,)
+Space = dict[str, np.ndarray]  # features (n, d), labels and clients (n,); anchors (A, d), anchor_labels (A,)
 
 
 def style(i: int) -> dict[str, Any]:
@@ -29,13 +32,9 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
-def figure(columns: int = 1, width: float = 7.2, height: float = 4.0) -> tuple[Any, list[Any]]:
+def figure(columns: int = 1, width: float = 7.2, height: float = 4.0, layout: Any = "constrained") -> tuple[Any, list]:
     """A white figure and its `columns` axes."""
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(
-        1, columns, figsize=(width, height), facecolor="white", layout="constrained", squeeze=False
-    )
+    fig, axes = plt.subplots(1, columns, figsize=(width, height), facecolor="white", layout=layout, squeeze=False)
     for ax in axes[0]:
         ax.spines[["top", "right"]].set_visible(False)
     return fig, list(axes[0])
@@ -62,6 +61,54 @@ def curves(results: Sequence[Mapping[str, Any]], metric: str = "personal") -> An
     return fig
 
 
+def dots(rows: Any) -> Any:
+    """Personal accuracy of each method, best on top: a dot per seed, the mean, and its 95% t-interval over seeds.
+
+    rows: a DataFrame with columns method, seed, personal (experiment.table).
+    """
+    from scipy.stats import t
+
+    groups = sorted(rows.groupby("method"), key=lambda pair: pair[1]["personal"].mean())
+    fig, (ax,) = figure(height=0.32 * len(groups) + 1.0)
+    for i, (_, group) in enumerate(groups):
+        values = 100 * group["personal"].to_numpy()
+        n, mean = len(values), values.mean()
+        half = t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+        ax.plot(values, np.full(n, i), "o", color="#7F7F7F", alpha=0.5, markersize=4)
+        ax.errorbar(mean, i, xerr=half, fmt="D", color=COLOURS[0], capsize=3)
+    ax.set_yticks(range(len(groups)), [label for label, _ in groups])
+    ax.set(xlabel="personal accuracy (%): seeds, their mean and its 95% interval")
+    return fig
+
+
+def drift(state: State) -> float:
+    """How far clients' extractors stray from the server's, relative to its norm; mean over clients, 0 where all agree.
+
+    Where the extractor does not travel, the clients' own mean takes the server's place.
+    """
+    clients = torch.stack([flat(pick(client, EXTRACTOR)) for client in state.clients])  # (N, P)
+    shared = any(name.startswith(EXTRACTOR) for name in state.server)
+    centre = flat(pick(state.server, EXTRACTOR)) if shared else clients.mean(0)
+    return float((clients - centre).norm(dim=1).mean() / centre.norm())
+
+
+def progress(state: State, drifts: Sequence[float]) -> Any:
+    """A run so far: accuracies per round, each client's accuracy now, and the drift per round."""
+    fig, (left, middle, right) = figure(3, width=11.0, height=3.4, layout=None)
+    fig.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.9, wspace=0.25)
+    x = [record["round"] for record in state.records]
+    for i, key in enumerate(("personal", "global", "worst10")):
+        left.plot(x, [100 * record[key] for record in state.records], label=key, **style(i), markersize=4)
+    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="round", ylabel="accuracy (%)", ylim=(0, 102))
+    own = np.sort(100 * np.array(state.records[-1]["accuracies"], dtype=float))
+    middle.bar(range(len(own)), own, color=COLOURS[0])
+    middle.set(xlabel="clients, sorted", ylabel="personal accuracy (%)", ylim=(0, 102))
+    right.plot(range(1, len(drifts) + 1), drifts, **style(3), markersize=4)
+    right.set(xlabel="round", ylabel="drift of the extractors", ylim=(0, None))
+    return fig
+
+
 def client_bars(results: Sequence[Mapping[str, Any]], seed: int = 0) -> Any:
     """Each client's personal accuracy after the last round of one seed, sorted by the first method's."""
     runs = [r for r in results if r["seed"] == seed]
@@ -77,18 +124,110 @@ def client_bars(results: Sequence[Mapping[str, Any]], seed: int = 0) -> Any:
     return fig
 
 
+def label_map(federation: Federation) -> Any:
+    """Training images by client and class, darker for more, under the figures of how uneven they are."""
+    counts = federation.label_counts()
+    fig, (ax,) = figure(width=8.0, height=3.2, layout=None)
+    fig.subplots_adjust(left=0.07, right=0.99, bottom=0.16, top=0.88)
+    ax.imshow(counts.T, aspect="auto", cmap="Blues", interpolation="nearest")
+    skew = unevenness(counts)
+    ax.set(xlabel="client", ylabel="class")
+    ax.set_title(f"label skew {skew['label_skew']:.2f}, size skew {skew['size_skew']:.2f}", fontsize=10)
+    if counts.shape[1] <= 20:
+        ax.set_yticks(range(counts.shape[1]), federation.data.classes, fontsize=8)
+    return fig
+
+
+def travel_map(names: Sequence[str]) -> Any:
+    """Which tensors of a client travel to the server and which stay, by method: found by running a round of each."""
+    net = net_for((1, 8, 8), 10)
+    start, images = net.init(0), torch.zeros(2, 1, 8, 8)
+    local = LocalData(images, torch.tensor([0, 1]), lambda epochs: [torch.arange(2)] * epochs)
+    found = {}
+    for name in names:
+        method = make(name)
+        download = method.send(method.init_server(start), 0)
+        client, upload, *_ = client_round(method, net, method.init(start), download, local)
+        found[name] = {key.split(".")[0] for key in upload}, {key.split(".")[0] for key in client}
+    parts = list(
+        dict.fromkeys(["extractor", "classifier", *sorted(set().union(*(client for _, client in found.values())))])
+    )
+    fig, (ax,) = figure(width=8.0, height=0.35 * len(names) + 1.2)
+    for i, (sent, held) in enumerate(found.values()):
+        for j, part in enumerate(parts):
+            text = "travels" if part in sent else "stays" if part in held else ""
+            colour = {"travels": COLOURS[1], "stays": COLOURS[5], "": "white"}[text]
+            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
+            ax.text(j, i, text, ha="center", va="center", fontsize=8)
+    ax.set(xlim=(-0.5, len(parts) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    ax.set_xticks(range(len(parts)), parts, rotation=20)
+    ax.set_yticks(range(len(names)), names)
+    return fig
+
+
+def anchor_pull(
+    net: DecoupledNet, weights: Tensors, federation: Federation, client: int = 0, mu: float = 1.0, steps: int = 20
+) -> Any:
+    """One client's features before and after `steps` steps of its extractor on ce + mu Omega, in ONE plane (PCA)."""
+    x, y = images_of(federation, federation.train[client])
+    method = make("fedecouple", mu=mu, global_loss=0, classifier_epochs=0, epochs=steps, batch_size=len(y))
+    local = LocalData(x, y, lambda epochs: [torch.arange(len(y))] * epochs)
+    after, *_ = client_round(method, net, weights, weights, local)
+    anchors, classes = after["anchors.means"], after["anchors.counts"] > 0
+    parts = [forward(net.features, weights, x), forward(net.features, after, x), anchors[classes]]
+    pieces = np.split(embed(torch.cat(parts).numpy(), "pca"), np.cumsum([len(part) for part in parts])[:-1])
+    fig, axes = figure(2, width=9.0, height=4.0)
+    for ax, points, title in zip(axes, pieces, ("received", f"after {steps} steps, mu = {mu:g}"), strict=False):
+        for c in y.unique().tolist():
+            ax.scatter(*points[y == c].T, s=18, alpha=0.6, linewidths=0, **style(c))
+        for c, at in zip(torch.nonzero(classes)[:, 0].tolist(), pieces[2], strict=True):
+            ax.scatter(*at, s=140, edgecolors="black", **style(c) | {"marker": "*"})
+            ax.annotate(federation.data.classes[c], at, (5, 5), textcoords="offset points", weight="bold")
+        ax.set(title=title, xticks=[], yticks=[])
+    omega = (centre_loss(z, y, anchors).mean() for z in parts[:2])
+    lows, highs = np.concatenate(pieces).min(0), np.concatenate(pieces).max(0)
+    margin = 0.06 * (highs - lows) + 1e-6  # the same window on both sides
+    for ax in axes:
+        ax.set(xlim=(lows[0] - margin[0], highs[0] + margin[0]), ylim=(lows[1] - margin[1], highs[1] + margin[1]))
+    fig.supxlabel(
+        "PCA of one client's features, its anchors as stars; Omega {:.3f} -> {:.3f}".format(*omega), fontsize=9
+    )
+    return fig
+
+
+def distillation_bars(student: Any, teacher: Any, y: int, temperature: float = 1.0, lam: float = 3.0) -> Any:
+    """One image's softened probabilities under teacher and student, logits (C,) each, with the weight and the loss."""
+    s, t, label = (torch.as_tensor(v)[None] for v in (student, teacher, y))
+    weight = true_class_probability(t, label).item()
+    loss, kl = cross_entropy(s, label).item(), distillation(s, t, temperature).item()
+    fig, (ax,) = figure(height=3.2)
+    for i, (name, logits) in enumerate((("teacher (global classifier)", t), ("student (personal classifier)", s))):
+        p = (logits / temperature).softmax(1)[0].numpy()
+        ax.bar(np.arange(len(p)) + 0.4 * i - 0.2, p, 0.4, label=name, color=COLOURS[i])
+    ax.set(
+        xlabel=f"class (true: {y})", ylabel=f"probability at T = {temperature:g}", xticks=range(s.shape[1]), ylim=(0, 1)
+    )
+    ax.set_title(f"ce {loss:.2f} + lam {lam:g} x weight {weight:.2f} x T² KL {kl:.2f} = {loss + lam * weight * kl:.2f}")
+    ax.legend(frameon=False)
+    return fig
+
+
 def feature_space(net: DecoupledNet, extractor: Tensors, federation: Federation, limit: int = 1000) -> Space:
-    """Features of up to `limit` test images, and every client's anchors: its class means under the same extractor."""
+    """Features of up to `limit` test images with their labels and clients, and every client's anchors (its class means
+    under the same extractor) with their labels."""
+    owner = torch.cat([torch.full((len(index),), k) for k, index in enumerate(federation.test)])
     pooled = torch.cat(federation.test)
-    x, y = images_of(federation, pooled[:: -(-len(pooled) // limit)])
+    some = slice(None, None, -(-len(pooled) // limit))
+    x, y = images_of(federation, pooled[some])
     anchors, labels = [], []
     for index in federation.train:
         own, own_y = images_of(federation, index)
         means, counts = class_means(forward(net.features, extractor, own), own_y, net.classes)
         anchors.append(means[counts > 0])
         labels.append(torch.nonzero(counts)[:, 0])
-    space = {"features": forward(net.features, extractor, x), "labels": y, "anchors": torch.cat(anchors)}
-    return {name: t.cpu().numpy() for name, t in (space | {"anchor_labels": torch.cat(labels)}).items()}
+    space = {"features": forward(net.features, extractor, x), "labels": y, "clients": owner[some]}
+    space |= {"anchors": torch.cat(anchors), "anchor_labels": torch.cat(labels)}
+    return {name: t.cpu().numpy() for name, t in space.items()}
 
 
 def embed(points: np.ndarray, how: str = "umap", seed: int = 0) -> np.ndarray:
@@ -109,23 +248,46 @@ def embed(points: np.ndarray, how: str = "umap", seed: int = 0) -> np.ndarray:
     return Embedding(n_components=2, random_state=seed, **options).fit_transform(points)
 
 
-def feature_map(spaces: Mapping[str, Space], how: str = "umap") -> Any:
+def feature_map(spaces: Mapping[Any, Space], how: str = "umap") -> Any:
     """Feature spaces side by side in ONE embedding of them all, anchors as stars, with scores that need no picture."""
+    fig, axes = figure(len(spaces), width=5.2 * len(spaces), height=5.4)
+    for ax, title, place in zip(axes, spaces, _places(spaces, how), strict=True):
+        _draw_space(ax, str(title), spaces[title], *place)
+    fig.supxlabel(f"{how.upper()} of features; colour: class, marker: client, stars: clients' anchors", fontsize=9)
+    return fig
+
+
+def feature_frames(spaces: Mapping[Any, Space], how: str = "umap") -> dict[Any, Any]:
+    """The same, one figure for each space, all in one embedding and one window: the frames of a film over rounds."""
+    places, frames = _places(spaces, how), {}
+    everything = np.concatenate([part for place in places for part in place])
+    lows, highs = everything.min(0) - 0.5, everything.max(0) + 0.5
+    for (title, space), place in zip(spaces.items(), places, strict=True):
+        frames[title], (ax,) = figure(width=6.0, height=5.6)
+        _draw_space(ax, f"round {title}", space, *place)
+        ax.set(xlim=(lows[0], highs[0]), ylim=(lows[1], highs[1]))
+    return frames
+
+
+def _places(spaces: Mapping[Any, Space], how: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each space's features and anchors in the plane, embedded together."""
     parts = [space[key] for space in spaces.values() for key in ("features", "anchors")]
     pieces = np.split(embed(np.concatenate(parts), how), np.cumsum([len(part) for part in parts])[:-1])
-    fig, axes = figure(len(spaces), width=5.2 * len(spaces), height=5.4)
-    for i, (ax, (title, space)) in enumerate(zip(axes, spaces.items(), strict=True)):
-        y, star_y = space["labels"], space["anchor_labels"]
-        for c in np.unique(y):
-            points, stars = pieces[2 * i][y == c], pieces[2 * i + 1][star_y == c]
-            ax.scatter(*points.T, s=9, alpha=0.45, linewidths=0, **style(c))
-            ax.scatter(*stars.T, s=80, edgecolors="black", linewidths=0.6, **style(c) | {"marker": "*"})
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
-            ax.text(*np.median(points, axis=0), str(c), weight="bold", ha="center", va="center", bbox=box)
-        scores = feature_scores(space["features"], y)
-        ax.set_title(
-            f"{title}\nsilhouette {scores['silhouette']:.2f}, kNN accuracy {100 * scores['knn']:.0f} %", fontsize=10
-        )
-        ax.set(xticks=[], yticks=[])
-    fig.supxlabel(f"{how.upper()} of features; stars: clients' anchors; numbers: classes", fontsize=9)
-    return fig
+    return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def _draw_space(ax: Any, title: str, space: Space, points: np.ndarray, stars: np.ndarray) -> None:
+    y, marker = space["labels"], space["clients"] % len(MARKERS)
+    for c in np.unique(y):
+        colour = style(c)["color"]
+        for m in np.unique(marker[y == c]):
+            chosen = points[(y == c) & (marker == m)]
+            ax.scatter(*chosen.T, s=9, alpha=0.45, linewidths=0, color=colour, marker=MARKERS[m])
+        chosen = stars[space["anchor_labels"] == c]
+        ax.scatter(*chosen.T, s=80, edgecolors="black", linewidths=0.6, color=colour, marker="*")
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
+        ax.text(*np.median(points[y == c], axis=0), str(c), weight="bold", ha="center", va="center", bbox=box)
+    scores = feature_scores(space["features"], y)
+    knn = 100 * scores["knn"]
+    ax.set_title(f"{title}\nsilhouette {scores['silhouette']:.2f}, kNN accuracy {knn:.0f} %", fontsize=10)
+    ax.set(xticks=[], yticks=[])

@@ -50,6 +50,54 @@ def test_feature_map_draws_anchors_and_scores(net, federation):
     assert sum(len(c.get_offsets()) for c in stars) == len(space["anchors"])
 
 
+def test_feature_frames_share_one_embedding_and_one_window(net, federation):
+    spaces = {r: plots.feature_space(net, net.init(r), federation) for r in (0, 3)}
+    frames = plots.feature_frames(spaces, "pca")
+    assert list(frames) == [0, 3] and frames[0].axes[0].get_xlim() == frames[3].axes[0].get_xlim()
+    together = plots.embed(np.concatenate([s[k] for s in spaces.values() for k in ("features", "anchors")]), "pca")
+    drawn = np.concatenate([c.get_offsets() for f in frames.values() for c in f.axes[0].collections])
+    assert np.allclose(np.sort(drawn[:, 0]), np.sort(together[:, 0]), atol=1e-5)
+    assert np.array_equal(np.bincount(spaces[0]["clients"]), [len(t) for t in federation.test])
+
+
+def test_drift_by_hand(net, federation):
+    from fedecouple_lite.engine import State
+
+    one, two = ({"extractor.w": np.array(v)} for v in ([3.0, 0.0], [0.0, 3.0]))
+    import torch
+
+    one, two = ({n: torch.tensor(a) for n, a in t.items()} for t in (one, two))
+    server = {"extractor.w": torch.tensor([3.0, 4.0])}
+    assert plots.drift(State(1, server, (one, two))) == pytest.approx((4 + 10**0.5) / 2 / 5)
+    assert plots.drift(State(1, {}, (one, one))) == 0
+
+
+def test_the_progress_figure_shows_what_the_records_say(net, federation):
+    from fedecouple_lite import make, rounds
+
+    *_, state = rounds(make("fedrep", epochs=1), net, federation, rounds=2)
+    left, middle, right = plots.progress(state, [0.1, 0.2]).axes
+    assert left.lines[0].get_ydata() == pytest.approx([100 * r["personal"] for r in state.records])
+    assert len(middle.patches) == 4 and list(right.lines[0].get_ydata()) == [0.1, 0.2]
+
+
+def test_label_map_and_travel_map_show_the_data_and_the_names(federation):
+    counts = plots.label_map(federation).axes[0].images[0].get_array()
+    assert np.array_equal(counts, federation.label_counts().T)
+    texts = [t.get_text() for t in plots.travel_map(["fedecouple", "fedper"]).axes[0].texts]
+    assert texts == ["travels", "travels", "stays", "travels", "stays", ""]
+
+
+def test_dots_are_sorted_with_a_t_interval():
+    import pandas as pd
+
+    rows = pd.DataFrame({"method": ["A", "A", "B", "B"], "seed": [0, 1, 0, 1], "personal": [0.1, 0.2, 0.5, 0.7]})
+    (ax,) = plots.dots(rows).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
+    low, high = ax.containers[1][2][0].get_segments()[0][:, 0]
+    assert (high - low) / 2 == pytest.approx(12.706 * 10, rel=1e-3)  # t(0.975, 1) * std / sqrt(2), in %
+
+
 def test_embed_refuses_another_name_and_pca_is_orthogonal():
     with pytest.raises(ValueError, match="how='tsne' must be 'umap' or 'pca'"):
         plots.embed(np.zeros((5, 3)), "tsne")

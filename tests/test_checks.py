@@ -1,0 +1,77 @@
+"""Every check passes the reference, names each mistake it knows, and never raises."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedecouple_lite import checks, losses, partition, tensors
+
+RIGHT = {
+    "class_means": lambda z, y, c: losses.class_means(z, y, c)[0],
+    "centre_loss": losses.centre_loss,
+    "distillation": losses.distillation,
+    "dynamic_weight": losses.true_class_probability,
+    "weighted_mean": tensors.weighted_mean,
+    "split_names": lambda t, part: tensors.pick(t, part),
+    "unevenness": lambda counts: partition.unevenness(counts)["label_skew"],
+    "partition": lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=alpha),
+}
+WRONG = {
+    "class_means": [
+        (lambda z, y, c: z.mean(0).expand(c, -1), "average over the batch, not the class"),
+        (lambda z, y, c: torch.nn.functional.one_hot(y, c).float().T @ z, "these are sums"),
+        (lambda z, y, c: torch.stack([z[y == k].mean(0) for k in range(c)]), "NaN"),
+        (lambda z, y, c: z, "shape"),
+    ],
+    "centre_loss": [
+        (lambda z, y, a: (z - a[y]).square().sum(1), "divide by d"),
+        (lambda z, y, a: (z - a[y]).square().mean(), "one number for the batch"),
+    ],
+    "distillation": [
+        (lambda s, t, T: losses.distillation(s, t, T) / T**2, "T^2 is missing"),
+        (lambda s, t, T: losses.distillation(t, s, T), "exchanged"),
+    ],
+    "dynamic_weight": [
+        (lambda t, y: t.softmax(1).max(1).values, "TRUE class"),
+        (lambda t, y: t.softmax(1)[torch.arange(len(y)), y][:, None], "(B, 1)"),
+    ],
+    "weighted_mean": [(lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights")],
+    "split_names": [(lambda t, part: {n: v for n, v in t.items() if part in n}, "startswith")],
+    "unevenness": [(lambda c: 2 * partition.unevenness(c)["label_skew"], "half of it")],
+    "partition": [
+        (lambda y, n, alpha, rng: np.array_split(rng.permutation(len(y)), n), "does not fall as alpha grows"),
+        (lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=alpha)[:-1], "19 parts"),
+        (lambda y, n, alpha, rng: [part[1:] for part in partition.iid(y, n, rng)], "go to nobody"),
+        (lambda y, n, alpha, rng: [np.arange(len(y))] * n, "more than one client"),
+    ],
+}
+
+
+def unwritten(*arguments):
+    raise NotImplementedError
+
+
+def broken(*arguments):
+    return 1 / 0
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_reference_passes(name, capsys):
+    assert getattr(checks, f"check_{name}")(RIGHT[name]) is True
+    assert "correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "i"), [(name, i) for name, wrongs in WRONG.items() for i in range(len(wrongs))])
+def test_a_known_mistake_is_named(name, i, capsys):
+    wrong, text = WRONG[name][i]
+    assert getattr(checks, f"check_{name}")(wrong) is False
+    out = capsys.readouterr().out
+    assert text in out, out
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_unwritten_broken_and_forgotten_return_are_reported_not_raised(name, capsys):
+    check = getattr(checks, f"check_{name}")
+    assert not check(unwritten) and "not written yet" in capsys.readouterr().out
+    assert not check(broken) and "ZeroDivisionError" in capsys.readouterr().out
+    assert not check(lambda *arguments: None) and capsys.readouterr().out

@@ -1,0 +1,182 @@
+"""Widgets driven from Python, as a reader's clicks would: values set, callbacks run, pictures and texts checked."""
+
+import time
+
+import ipywidgets
+import pytest
+import torch
+
+from fedecouple_lite import METHODS, rounds, split, widgets
+from fedecouple_lite.widgets import Picture, Training
+
+
+@pytest.fixture
+def explorer(digits):
+    return widgets.heterogeneity(digits)
+
+
+def test_only_core_widgets_are_used_so_that_7_and_8_both_work():
+    assert int(ipywidgets.__version__.split(".")[0]) in (7, 8)
+
+
+def test_the_explorer_follows_every_control_and_shows_the_schemes_own_option(explorer):
+    first = explorer.image.value
+    assert bytes(first).startswith(b"\x89PNG") and "Label skew" in explorer.caption.value
+    explorer.controls["alpha"].value = 0.05
+    skewed = explorer.caption.value
+    assert explorer.image.value != first
+    explorer.controls["alpha"].value = 50.0
+    assert (
+        float(skewed.split("Label skew ")[1][:4])
+        > 0.6
+        > 0.2
+        > float(explorer.caption.value.split("Label skew ")[1][:4])
+    )
+    explorer.controls["scheme"].value = "pathological"
+    assert explorer.controls["alpha"].layout.display == "none"
+    assert explorer.controls["classes_per_client"].layout.display is None
+    assert "holds 2.0 of 10 classes" in explorer.caption.value
+
+
+def test_an_error_in_a_callback_reaches_the_reader_and_goes_again(explorer):
+    explorer.controls["scheme"].value = "pathological"
+    before = explorer.image.value
+    explorer.controls["clients"].value = 3
+    assert "ValueError" in explorer.caption.value and "classes_per_client=2" in explorer.caption.value
+    assert explorer.image.value == before
+    explorer.controls["classes_per_client"].value = 5
+    assert "ValueError" not in explorer.caption.value
+
+
+def test_sliders_act_on_release(explorer):
+    sliders = [c for c in explorer.controls.values() if hasattr(c, "continuous_update")]
+    assert sliders and not any(c.continuous_update for c in sliders)
+
+
+def test_which_part_travels(net):
+    picture = widgets.travels()
+    first = picture.image.value
+    picture.controls["names"].value = tuple(METHODS)
+    assert picture.image.value != first
+    picture.controls["names"].value = ()
+    assert "Error" not in picture.caption.value
+
+
+def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
+    import re
+
+    from fedecouple_lite import plots
+
+    federation = split(digits, 10, alpha=0.5)
+    picture = widgets.anchor_pull(net, net.init(0), federation)
+    first = picture.image.value
+    picture.controls["mu"].value = 10.0
+    assert picture.image.value != first and "Error" not in picture.caption.value
+    omegas = []
+    for mu in (0.0, 10.0):
+        text = plots.anchor_pull(net, net.init(0), federation, mu=mu, steps=30)._supxlabel.get_text()
+        omegas.append(float(re.search(r"-> ([\d.]+)", text)[1]))
+    assert omegas[1] < omegas[0]
+
+
+def test_distillation_shows_the_sum_that_it_explains():
+    from fedecouple_lite import plots
+
+    student, teacher = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    (ax,) = plots.distillation_bars(student, teacher, 3, temperature=2.0, lam=5.0).axes
+    assert ax.patches[3].get_height() == pytest.approx((teacher / 2).softmax(0)[3].item())
+    picture = widgets.distillation(torch.stack([student] * 3), torch.stack([teacher] * 3), torch.tensor([1, 2, 3]))
+    first = picture.image.value
+    picture.controls["temperature"].value = 5.0
+    assert picture.image.value != first and "Error" not in picture.caption.value
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.02)
+
+
+def test_live_training_starts_pauses_steps_and_goes_on_in_python(digits):
+    panel = widgets.training(digits, clients=5, epochs=1)
+    panel.rounds.value = 6
+    panel.buttons["step"].click()
+    assert panel.state.round == 1 and panel.bar.value == 1 and "Round 1" in panel.caption.value
+    first = panel.image.value
+    panel.buttons["start"].click()
+    wait_until(lambda: panel.state.round >= 2)
+    panel.buttons["pause"].click()
+    panel.thread.join()
+    at = panel.state.round
+    assert 2 <= at <= 6 and panel.image.value != first
+    panel.buttons["start"].click()
+    panel.thread.join()
+    assert panel.state.round == 6 and len(panel.drift) == 6 and all(d > 0 for d in panel.drift)
+    federation = split(digits, 5, alpha=panel.alpha.value)
+    from fedecouple_lite import make
+
+    later = next(rounds(make("fedecouple", epochs=1), panel.net, federation, rounds=7, state=panel.state))
+    assert later.round == 7
+
+
+def test_the_panel_does_what_python_does(digits):
+    from conftest import last, same
+
+    from fedecouple_lite import make
+
+    panel = Training(digits, clients=5, epochs=1)
+    panel.method.value, panel.rounds.value, panel.mu.value, panel.lam.value = "fedecouple", 2, 0.5, 2.0
+    panel.start()
+    panel.thread.join()
+    method = make("fedecouple", epochs=1, mu=0.5, lam=2.0)
+    there = last(rounds(method, panel.net, split(digits, 5, alpha=panel.alpha.value), rounds=2))
+    assert same(panel.state.server, there.server)
+
+
+def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
+    panel = Training(digits, clients=10)
+    panel.rounds.value = 50
+    began = time.monotonic()
+    panel.start()
+    assert time.monotonic() - began < 2  # start returns at once: the work is in a thread
+    wait_until(lambda: panel.state is not None)
+    panel.stop()
+    assert not panel.thread.is_alive() and panel.state.round < 50
+
+
+def test_every_method_trains_in_the_panel(digits):
+    for name in METHODS:
+        panel = Training(digits, clients=2, epochs=1)
+        panel.method.value = name
+        panel.step()
+        assert "Round 1" in panel.caption.value, panel.caption.value
+
+
+def test_an_error_in_the_training_thread_reaches_the_reader(digits):
+    panel = Training(digits, clients=5, lr=1e30)
+    panel.start()
+    panel.thread.join()
+    assert "FloatingPointError" in panel.caption.value and "client" in panel.caption.value
+
+
+def test_a_picture_keeps_no_figure_open(explorer):
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    explorer.controls["seed"].value = 3
+    assert not plt.get_fignums()
+
+
+def test_slideshow_moves_through_prepared_figures():
+    from fedecouple_lite import plots
+
+    figures = {}
+    for number in (1, 5):
+        fig, (ax,) = plots.figure()
+        ax.set_title(str(number))
+        figures[number] = fig
+    show = widgets.slideshow(figures)
+    first = show.image.value
+    show.controls["round"].value = 5
+    assert show.image.value != first and isinstance(show, Picture)
