@@ -38,11 +38,18 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/.ready
-	$(PY) -m pytest tests
+unit: $(VENV)/.ready $(VENV)/widgets7
+	$(PY) -m pytest tests --ignore tests/notebooks
+	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest tests/test_widgets.py -W ignore::DeprecationWarning
+
+# Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
+$(VENV)/widgets7: $(VENV)/.ready
+	$(PY) -m pip install --quiet --no-deps --target $@ ipywidgets==7.7.1 ipython_genutils
+	@touch $@
 
 notebooks: $(VENV)/.ready
 	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
+	$(PY) -m pytest tests/notebooks
 
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py

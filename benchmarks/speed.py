@@ -5,6 +5,7 @@ Four tables, each printed and written to data/results/speed/: (a) the engine's b
 random: time does not depend on them. Times are medians.
 """
 
+import argparse
 import os
 import platform
 import resource
@@ -68,10 +69,10 @@ def seconds_of_bare(name: str, method, net, federation) -> float:
     return time.perf_counter() - began
 
 
-def against_the_bare_loop(repeats: int = 3) -> None:
+def against_the_bare_loop(repeats: int) -> None:
     settings = {
         "digits-small_cnn": (split(load("digits"), 20, test_share=0.5), {"epochs": 2, "batch_size": 16}),
-        "FMNIST-cnn28": (split(images(28, 1, 20 * 610), 20, "iid", test_share=1 / 61), {"epochs": 2, "batch_size": 50}),
+        "FMNIST-cnn28": (split(images(28, 1, 20 * 610), 20, "iid", test_share=1 / 61), {"epochs": 1, "batch_size": 50}),
         "CIFAR-cnn32": (split(images(32, 3, 20 * 610), 20, "iid", test_share=1 / 61), {"epochs": 2, "batch_size": 50}),
     }
     methods = {"fedavg": {}, "fedrep": {}, "fedecouple joint": {"coupling": "joint"}, "fedecouple alternate": {}}
@@ -81,18 +82,21 @@ def against_the_bare_loop(repeats: int = 3) -> None:
         for title, own in methods.items():
             name = title.split()[0]
             method = make(name, lr=0.02, **common, **own)
-            plain, engine = [], {backend: [] for backend in ("loop", "threads", "vmap")}
-            seconds_of_bare(name, method, net, federation)
-            for _ in range(repeats):  # in turn, so that a busy moment of the machine hits all alike
-                plain.append(seconds_of_bare(name, method, net, federation))
-                for backend, times in engine.items():
-                    times += seconds_of_rounds(method, net, federation, backend, 1)
-            row = {"setting": setting, "method": title, "bare loop s": round(statistics.median(plain), 3)}
-            row |= {
-                f"{backend} / bare": round(statistics.median(t) / row["bare loop s"], 2)
-                for backend, t in engine.items()
+            runs = {
+                b: rounds(method, net, federation, rounds=repeats + 1, backend=b) for b in ("loop", "threads", "vmap")
             }
-            rows.append(row)
+            plain, engine = [], {backend: [] for backend in runs}
+            for repeat in range(repeats + 1):  # in turn, so that a busy moment of the machine hits all alike
+                seconds = seconds_of_bare(name, method, net, federation)
+                records = {backend: next(run).records[-1]["seconds"] for backend, run in runs.items()}
+                if repeat:  # the first one warms up
+                    plain.append(seconds)
+                    for backend, time_ in records.items():
+                        engine[backend].append(time_)
+            row = {"setting": setting, "E": common["epochs"], "method": title}
+            row["bare loop s"] = round(statistics.median(plain), 3)
+            row |= {f"{b} / bare": round(statistics.median(t) / statistics.median(plain), 2) for b, t in engine.items()}
+            rows.append(row | {"repeats": repeats})
             print(row, flush=True)
     report("ratio_to_bare_loop", rows)
 
@@ -154,8 +158,11 @@ def start_up(repeats: int = 5) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="of the ratios to the bare loop")
+    given = parser.parse_args()
     print(machine())
     start_up()
     cost_of_a_step()
     number_of_clients()
-    against_the_bare_loop()
+    against_the_bare_loop(given.repeats)

@@ -47,8 +47,8 @@ class State:
 
 @dataclass(frozen=True)
 class LocalData:
-    """What one client trains on: images x (n, *in_shape), labels y (n,), and batches(epochs), one index a step; check()
-    is called before each step and may raise to give up."""
+    """What one client trains on: images x (n, *in_shape), labels y (n,), and batches(epochs), one index (B,) a step, on
+    the CPU; check() is called before each step and may raise to give up."""
 
     x: Tensor
     y: Tensor
@@ -98,7 +98,8 @@ def sgd(
     momentum, lr = [torch.zeros_like(w) for w in weights], method.lr if phase.lr is None else phase.lr
     for index in data.batches(phase.epochs):
         data.check()
-        batch, labels = inputs[index], data.y[index]
+        at = index.to(inputs.device, non_blocking=True)
+        batch, labels = inputs[at], data.y[at]
         for loss_of in phase.losses:
             loss = loss_of(net, client, download, batch, labels).mean()
             gradients = torch.autograd.grad(loss, weights)
@@ -241,7 +242,7 @@ def _local(federation: Federation, method: FedAvg, k: int, key: list[int], stop:
 
     def batches(epochs: int) -> Iterator[Tensor]:
         for _ in range(epochs):
-            yield from torch.from_numpy(rng.permutation(len(y))).to(y.device).split(method.batch_size)
+            yield from torch.from_numpy(rng.permutation(len(y))).split(method.batch_size)
 
     def check() -> None:
         if stop.is_set():

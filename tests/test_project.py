@@ -13,12 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_readme_code_runs(monkeypatch, capsys):
+def test_readme_code_runs_the_own_method_in_a_comparison_too(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(METHODS, "lazy", None)  # put back afterwards
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         assert len(block.splitlines()) <= 20
         exec(compile(block.replace("rounds=10", "rounds=1"), "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("1 0.")
+    out = capsys.readouterr().out
+    assert out.startswith("1 0.") and re.search(r"Lazy +\d", out)
     assert make("lazy", slowness=3).slowness == 3
     with pytest.raises(ValueError, match="slowness=0 of Lazy must be a number >= 1"):
         make("lazy", slowness=0)
@@ -43,6 +45,8 @@ def test_notebooks_carry_no_outputs_and_the_same_set_up_cell(path):
     assert all(not c["outputs"] and c["execution_count"] is None for c in code)
     first = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text())["cells"][1]
     assert cells[1]["source"] == first["source"] and "Set-up" in "".join(first["source"])
+    assert 25 <= len(cells) <= 45
+    assert all(sum(bool(line.strip()) for line in c["source"]) <= 20 for c in code)
     opening = "".join(cells[0]["source"])
     for promise in ("You will be able to", "You need to know", "Time", "colab-badge"):
         assert promise in opening
