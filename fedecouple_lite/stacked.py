@@ -37,10 +37,12 @@ def stack_rounds(
     Raises ValueError where the method's losses or the net cannot be vectorised.
     """
     received = [method.receive(c, d) for c, d in zip(clients, downloads, strict=True)]
-    stack = {name: torch.stack([r[name] for r in received]) for name in received[0]}
+    # Newcomers lack what the others measured in an earlier round and will measure anew: only common names are stacked.
+    stack = {name: torch.stack([r[name] for r in received]) for name in _common(received)}
     # What everyone gets alike, such as theta, is not copied K times; in_dims says what has a client dimension.
-    same = {name for name, t in downloads[0].items() if all(d[name] is t for d in downloads)}
-    download = {n: t if n in same else torch.stack([d[n] for d in downloads]) for n, t in downloads[0].items()}
+    told = _common(downloads)
+    same = {name for name in told if all(d[name] is downloads[0][name] for d in downloads)}
+    download = {n: downloads[0][n] if n in same else torch.stack([d[n] for d in downloads]) for n in told}
     x, y, valid = (torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) for parts in zip(
         *((own.x, own.y, torch.ones_like(own.y, dtype=own.x.dtype)) for own in data), strict=True))  # fmt: skip
     features, loss, steps = None, x.new_zeros(len(data)), np.zeros(len(data), dtype=int)
@@ -59,8 +61,13 @@ def stack_rounds(
         reason = str(error).splitlines()[0]
         raise ValueError(f"backend='vmap' cannot vectorise this net or method ({reason}); use 'threads'") from error
     # Clones: a view would keep the whole stack alive for as long as one of its clients.
-    owned = [{name: t[i].clone() for name, t in stack.items()} for i in range(len(data))]
+    owned = [own | {name: t[i].clone() for name, t in stack.items()} for i, own in enumerate(received)]
     return [(own, method.upload(own), loss[i], int(steps[i])) for i, own in enumerate(owned)]
+
+
+def _common(many: Sequence[Tensors]) -> list[str]:
+    """The names that all hold."""
+    return [name for name in many[0] if all(name in tensors for tensors in many)]
 
 
 @torch.no_grad()

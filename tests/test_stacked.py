@@ -30,6 +30,15 @@ def test_backends_agree_in_float64_over_five_rounds(net, federation, name):
     assert runs[0].records[-1]["loss"] == pytest.approx(runs[1].records[-1]["loss"], abs=1e-10)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_backends_agree_where_newcomers_and_veterans_share_a_stack(net, few, name):
+    """Half of the clients each round: some have measured anchors or statistics before, some never took part."""
+    federation = split(few, 6, "iid").to(dtype=torch.float64)
+    common = {"rounds": 4, "participation": 0.5, "eval_every": 4}
+    runs = [last(rounds(make(name, **QUICK), net, federation, backend=b, **common)) for b in ("loop", "vmap")]
+    assert difference(*runs) < 1e-10
+
+
 @pytest.mark.parametrize("name", ["fedavg", "fedecouple"])
 def test_backends_agree_in_float32_over_one_round(net, federation, name):
     """Rounding apart; over many rounds ReLU nets drift, which is why the strict test is in float64."""
