@@ -61,7 +61,7 @@ def seconds_of_bare(name: str, method, net, federation) -> float:
     """The same round as a plain loop, on PyTorch's own threads."""
     weights = net.init(0)
     data = [_local(federation, method, k, [0, TRAIN, 1], threading.Event()) for k in range(len(federation))]
-    data = [type(own)(own.x.contiguous(), own.y, own.batches) for own in data]
+    data = [type(own)(own.x.clone(memory_format=torch.contiguous_format), own.y, own.batches) for own in data]
     began = time.perf_counter()
     states = [bare.client_round(name, method, net, weights, own) for own in data]
     for part in zip(*states, strict=True):

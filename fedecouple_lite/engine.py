@@ -121,7 +121,8 @@ def forward(function: Callable[[Tensors, Tensor], Tensor], tensors: Tensors, x: 
 def images_of(federation: Federation, index: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised images and labels at `index`; larger images channels last, measured 1.4 times faster on 2 cores."""
     x = federation.data.images(index)
-    return x.contiguous(memory_format=torch.channels_last) if x.shape[-1] >= 28 else x, federation.data.y[index]
+    # `to`, not `contiguous`: that leaves the strides of a single grey channel as they are.
+    return x.to(memory_format=torch.channels_last) if x.shape[-1] >= 28 else x, federation.data.y[index]
 
 
 class Pool:
