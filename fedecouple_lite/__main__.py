@@ -122,7 +122,7 @@ def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds:
 
 
 @command
-def demo(seeds: Seeds = 3, rounds: int = 10, out: Path = Path("runs/demo"), embedding: str = "umap"):
+def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embedding: str = "umap"):
     """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
     from . import plots
 
