@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import typer
 from tqdm import tqdm
 
@@ -122,7 +125,7 @@ def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds:
 
 
 @command
-def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embedding: str = "umap"):
+def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embedding: Literal["umap", "pca"] = "umap"):
     """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
     from . import plots
 
@@ -130,16 +133,20 @@ def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embed
     names = {"FedAvg": "fedavg", "FedAvg + local training": "fedavg_ft", "FedRep": "fedrep", "FedeCouple": "fedecouple"}
     print("20 clients share 1,797 real digits unevenly (Dirichlet 0.3); mean +- std over seeds.")
     methods = {label: make(name) for label, name in names.items()}
-    results, states = _compare(setting, methods, seeds, out / "runs")
-    print("Drawing ..." + (" (UMAP compiles for some ten seconds)" if embedding == "umap" else ""))
-    federation, net = setting.federation(0), setting.build_net()
-    state = states["FedeCouple", 0]
-    if state is None:  # that run was there already; it left figures, not weights
-        *_, state = engine.rounds(methods["FedeCouple"], net, federation, rounds=rounds, eval_every=rounds)
-    stages = {"before training": net.init(0), f"after {rounds} rounds": state.server}
-    spaces = {title: plots.feature_space(net, tensors, federation) for title, tensors in stages.items()}
-    figures = {"accuracy": plots.curves(results), "clients": plots.client_bars(results)}
-    figures["features"] = plots.feature_map(spaces, embedding)
+    # UMAP compiles for ten seconds and more: a second process does so beside the training and later draws the map.
+    with get_context("spawn").Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as artist:
+        artist.apply_async(plots.embed, (np.random.default_rng(0).normal(size=(100, 8)), embedding))
+        results, states = _compare(setting, methods, seeds, out / "runs")
+        federation, net = setting.federation(0), setting.build_net()
+        state = states["FedeCouple", 0]
+        if state is None:  # that run was there already; it left figures, not weights
+            *_, state = engine.rounds(methods["FedeCouple"], net, federation, rounds=rounds, eval_every=rounds)
+        stages = {"before training": net.init(0), f"after {rounds} rounds": state.server}
+        spaces = {title: plots.feature_space(net, tensors, federation) for title, tensors in stages.items()}
+        feature_map = artist.apply_async(plots.feature_map, (spaces, embedding))
+        print("Drawing ...")
+        figures = {"accuracy": plots.curves(results), "clients": plots.client_bars(results)}
+        figures["features"] = feature_map.get()
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=130)
     print(f"accuracy.png, clients.png and features.png are in {out}/. Next: `make lab` opens the notebooks.")
