@@ -139,6 +139,31 @@ def check_dynamic_weight(yours: Callable[[Tensor, Tensor], Tensor]) -> bool:
     ])  # fmt: skip
 
 
+def check_joint_loss(yours: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]) -> bool:
+    """yours(global logits (B, C), own logits (B, C), z (B, d), y (B,), anchors (C, d), mu) -> (B,)."""
+
+    def joint(g: Tensor, o: Tensor, z: Tensor, y: Tensor, a: Tensor, mu: float) -> Tensor:
+        return losses.cross_entropy(g, y) + losses.cross_entropy(o, y) + mu * losses.centre_loss(z, y, a)
+
+    sizes = ((4, 3, 5, 0.3), (9, 10, 16, 2.5))
+    cases = [(*_random((n, c), (n, c), (n, d), seed=n), _labels(n, c, n), _random((c, d), seed=d)[0], mu)
+             for n, c, d, mu in sizes]  # fmt: skip
+    return _check("joint loss", yours, joint, cases, [
+        ("Omega is there twice: one step on the sum has mu * Omega once.",
+         lambda g, o, z, y, a, mu: joint(g, o, z, y, a, 2 * mu)),
+        ("Omega is missing.", lambda g, o, z, y, a, mu: joint(g, o, z, y, a, 0.0)),
+        ("mu is missing.", lambda g, o, z, y, a, mu: joint(g, o, z, y, a, 1.0)),
+        ("divide Omega by d, the number of features.",
+         lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu * z.shape[1])),
+        ("the global classifier's cross-entropy is missing.",
+         lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu) - losses.cross_entropy(g, y)),
+        ("the client's own cross-entropy is missing.",
+         lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu) - losses.cross_entropy(o, y)),
+        ("you return one number for the batch; one for each image is wanted, (B,).",
+         lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu).mean()),
+    ])  # fmt: skip
+
+
 def check_weighted_mean(yours: Callable[[list, list], dict]) -> bool:
     """yours(list of dictionaries of tensors, weights) -> dictionary."""
     many = [dict(zip(("extractor.w", "classifier.b"), _random((2, 3), (4,), seed=k), strict=True)) for k in range(3)]

@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedecouple_lite import checks, losses, partition, tensors
+from fedecouple_lite import checks, losses, make, partition, tensors
+
+
+def joint_loss(g, o, z, y, a, mu):
+    ce = torch.nn.functional.cross_entropy
+    return ce(g, y, reduction="none") + ce(o, y, reduction="none") + mu * (z - a[y]).square().mean(1)
+
 
 RIGHT = {
     "class_means": lambda z, y, c: losses.class_means(z, y, c)[0],
     "centre_loss": losses.centre_loss,
     "distillation": losses.distillation,
     "dynamic_weight": losses.true_class_probability,
+    "joint_loss": joint_loss,
     "weighted_mean": tensors.weighted_mean,
     "split_names": lambda t, part: tensors.pick(t, part),
     "unevenness": lambda counts: partition.unevenness(counts)["label_skew"],
@@ -34,6 +41,15 @@ WRONG = {
     "dynamic_weight": [
         (lambda t, y: t.softmax(1).max(1).values, "TRUE class"),
         (lambda t, y: t.softmax(1)[torch.arange(len(y)), y][:, None], "(B, 1)"),
+    ],
+    "joint_loss": [
+        (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, 2 * mu), "Omega is there twice"),
+        (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, 0), "Omega is missing"),
+        (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, 1), "mu is missing"),
+        (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, mu * z.shape[1]), "divide Omega by d"),
+        (lambda g, o, z, y, a, mu: losses.cross_entropy(o, y) + mu * losses.centre_loss(z, y, a), "global classifier"),
+        (lambda g, o, z, y, a, mu: losses.cross_entropy(g, y) + mu * losses.centre_loss(z, y, a), "client's own"),
+        (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, mu).mean(), "one number for the batch"),
     ],
     "weighted_mean": [(lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights")],
     "split_names": [(lambda t, part: {n: v for n, v in t.items() if part in n}, "startswith")],
@@ -75,3 +91,11 @@ def test_unwritten_broken_and_forgotten_return_are_reported_not_raised(name, cap
     assert not check(unwritten) and "not written yet" in capsys.readouterr().out
     assert not check(broken) and "ZeroDivisionError" in capsys.readouterr().out
     assert not check(lambda *arguments: None) and capsys.readouterr().out
+
+
+def test_the_joint_loss_is_the_methods(net, local):
+    method, server, mine = make("fedecouple", mu=0.7, coupling="joint"), net.init(0), net.init(1)
+    x, y, anchors = local.x, local.y, torch.randn(10, 128, generator=torch.Generator().manual_seed(0))
+    z = net.features(mine, x)
+    given = joint_loss(net.classify(server, z), net.classify(mine, z), z, y, anchors, 0.7)
+    assert torch.allclose(given, method.both_pulls(net, mine | {"anchors.means": anchors}, server, x, y), atol=1e-6)
