@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import norm, t
 from torch import Tensor
 
 from . import losses
+from .convergence import bound
 from .partition import unevenness
 from .tensors import weighted_mean
 
@@ -161,6 +163,61 @@ def check_joint_loss(yours: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, fl
          lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu) - losses.cross_entropy(o, y)),
         ("you return one number for the batch; one for each image is wanted, (B,).",
          lambda g, o, z, y, a, mu: joint(g, o, z, y, a, mu).mean()),
+    ])  # fmt: skip
+
+
+def check_largest_lr(yours: Callable[[float, int], float]) -> bool:
+    """yours(L, K local steps) -> the largest lr with lr K L <= 1/4."""
+    return _check("largest step size", yours, lambda big, k: 1 / (4 * big * k), [(2.0, 1), (3.0, 5), (40.0, 20)], [
+        ("that is gamma. One step is gamma / K.", lambda big, k: 1 / (4 * big)),
+        ("this is 1/(K L): the theorem asks for a quarter of it.", lambda big, k: 1 / (big * k)),
+    ])  # fmt: skip
+
+
+def check_floor(yours: Callable[[float, float, float, float, int, int], float]) -> bool:
+    """yours(gamma, L, sigma, kappa, N, K) -> noise + drift, what stays of the bound as T grows."""
+
+    def floor(gamma: float, big: float, sigma: float, kappa: float, n: int, k: int) -> float:
+        terms = bound(0.0, big, sigma, kappa, n, gamma / k, k, 1)
+        return terms["noise"] + terms["drift"]
+
+    cases = [(0.1, 2.0, 1.0, 3.0, 4, 2), (0.01, 20.0, 0.5, 1.0, 10, 5)]
+    return _check("floor", yours, floor, cases, [
+        ("the factor 5/2 is missing.", lambda *a: floor(*a) / 2.5),
+        ("the drift is missing: skew moves clients apart.",
+         lambda g, b, s, kappa, n, k: bound(0.0, b, s, kappa, n, g / k, k, 1)["noise"]),
+        ("the noise is missing.", lambda g, b, s, kappa, n, k: bound(0.0, b, s, kappa, n, g / k, k, 1)["drift"]),
+        ("sigma and kappa enter squared.", lambda g, b, s, kappa, n, k: floor(g, b, s**0.5, kappa**0.5, n, k)),
+    ])  # fmt: skip
+
+
+def check_interaction(yours: Callable[[float, float, float, float], float]) -> bool:
+    """yours(neither, only A, only B, both) -> what both give beyond the sum of each alone."""
+    cases = [(50.0, 55.0, 60.0, 70.0), (0.0, 1.0, 2.0, 3.0), (10.0, 9.0, 12.0, 10.0)]
+    return _check("interaction", yours, lambda none, a, b, both: both - a - b + none, cases, [
+        ("add the accuracy with neither: it was subtracted twice.", lambda none, a, b, both: both - a - b),
+        ("that is the effect of both together; take off what each gives alone.", lambda none, a, b, both: both - none),
+        ("the sign is the wrong way round.", lambda none, a, b, both: a + b - both - none),
+    ])  # fmt: skip
+
+
+def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float, float]]) -> bool:
+    """yours(ours (n,), theirs (n,), seed by seed) -> (low, high): the 95 % t-interval of the mean difference."""
+
+    def interval(ours: np.ndarray, theirs: np.ndarray, ddof: int = 1, per: bool = True, z: bool = False) -> Any:
+        lead, n = np.asarray(ours) - np.asarray(theirs), len(ours)
+        half = (norm.ppf(0.975) if z else t.ppf(0.975, n - 1)) * lead.std(ddof=ddof) / (np.sqrt(n) if per else 1)
+        return np.array([lead.mean() - half, lead.mean() + half])
+
+    rng = np.random.default_rng(0)
+    cases = [(rng.normal(90, 2, n), rng.normal(89, 2, n)) for n in (3, 5)]
+    return _check("paired interval", lambda a, b: np.array(yours(a, b)), interval, cases, [
+        ("the standard deviation of a sample divides by n - 1: ddof=1.", lambda a, b: interval(a, b, 0)),
+        ("the mean of n differences spreads less than one: divide by the root of n.",
+         lambda a, b: interval(a, b, per=False)),
+        ("1.96 is for many seeds; with few, take the quantile of the t-distribution with n - 1 degrees of freedom.",
+         lambda a, b: interval(a, b, z=True)),
+        ("difference the other way round: ours minus theirs.", lambda a, b: interval(b, a)),
     ])  # fmt: skip
 
 

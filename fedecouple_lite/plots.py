@@ -6,14 +6,18 @@ that a figure stays readable on a dark page.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from . import convergence
+from .convergence import Problem
 from .engine import LocalData, State, client_round, forward, images_of
 from .losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
 from .methods import make
@@ -32,12 +36,17 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
-def figure(columns: int = 1, width: float = 7.2, height: float = 4.0, layout: Any = "constrained") -> tuple[Any, list]:
-    """A white figure and its `columns` axes."""
-    fig, axes = plt.subplots(1, columns, figsize=(width, height), facecolor="white", layout=layout, squeeze=False)
-    for ax in axes[0]:
+def figure(
+    columns: int = 1, width: float = 7.2, height: float = 4.0, layout: Any = "constrained", rows: int = 1, **shared: Any
+) -> tuple[Any, list]:
+    """A white figure and its rows * columns axes, row by row; shared: sharex and sharey."""
+    # Only the main thread may use pyplot: a cell running meanwhile would show a thread's half-drawn figure as its own.
+    new = plt.figure if threading.current_thread() is threading.main_thread() else Figure
+    fig: Any = new(figsize=(width, height), facecolor="white", layout=layout)
+    axes = fig.subplots(rows, columns, squeeze=False, **shared)
+    for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
-    return fig, list(axes[0])
+    return fig, list(axes.flat)
 
 
 def curves(results: Sequence[Mapping[str, Any]], metric: str = "personal") -> Any:
@@ -45,11 +54,10 @@ def curves(results: Sequence[Mapping[str, Any]], metric: str = "personal") -> An
     fig, (ax,) = figure()
     ends, above = [], np.inf
     for i, label in enumerate(dict.fromkeys(r["label"] for r in results)):
-        runs = [r["records"] for r in results if r["label"] == label and r["records"][0][metric] is not None]
+        runs = [r for r in results if r["label"] == label and r["records"][0][metric] is not None]
         if not runs:
             continue  # a method whose server holds no whole model has no global accuracy
-        x = [record["round"] for record in runs[0]]
-        values = 100 * np.array([[record[metric] for record in records] for records in runs])
+        x, values = _by_round(runs, metric)
         mean, std = values.mean(0), values.std(0, ddof=int(len(values) > 1))
         ax.plot(x, mean, **style(i), markevery=max(1, len(x) // 8), markersize=5)
         ax.fill_between(x, mean - std, mean + std, color=style(i)["color"], alpha=0.15, linewidth=0)
@@ -58,26 +66,55 @@ def curves(results: Sequence[Mapping[str, Any]], metric: str = "personal") -> An
         above = min(y, above - np.diff(ax.get_ylim())[0] / 18)
         ax.annotate(label, (last, above), (8, 0), textcoords="offset points", color=colour, va="center")
     ax.set(xlabel="round", ylabel=f"{metric} accuracy (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 
-def dots(rows: Any) -> Any:
-    """Personal accuracy of each method, best on top: a dot per seed, the mean, and its 95% t-interval over seeds.
+def multiples(results: Sequence[Mapping[str, Any]], metric: str = "personal", columns: int = 4) -> Any:
+    """Small multiples on one scale: each label's curve (mean over seeds, band: standard deviation) before all others'
+    in grey, its last value in the title."""
+    labels = list(dict.fromkeys(r["label"] for r in results))
+    wide, high = min(columns, len(labels)), -(-len(labels) // columns)
+    fig, axes = figure(wide, 2.6 * wide, 2.3 * high, rows=high, sharex=True, sharey=True)
+    found = {label: _by_round([r for r in results if r["label"] == label], metric) for label in labels}
+    for ax in axes[len(labels) :]:
+        ax.set_visible(False)
+    for ax, (label, (x, values)) in zip(axes, found.items(), strict=False):
+        for others, theirs in found.values():
+            ax.plot(others, theirs.mean(0), color="0.82", lw=1)
+        mean, std = values.mean(0), values.std(0, ddof=int(len(values) > 1))
+        ax.plot(x, mean, color=COLOURS[0], lw=2)
+        ax.fill_between(x, mean - std, mean + std, color=COLOURS[0], alpha=0.2, linewidth=0)
+        ax.set_title(f"{label}\n{mean[-1]:.1f} %", fontsize=9)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    fig.supxlabel("round", fontsize=9)
+    fig.supylabel(f"{metric} accuracy (%)", fontsize=9)
+    return fig
 
-    rows: a DataFrame with columns method, seed, personal (experiment.table).
+
+def _by_round(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[int], np.ndarray]:
+    """Rounds, and `metric` in percent, (seeds, rounds)."""
+    values = [[record[metric] for record in r["records"]] for r in results]
+    return [record["round"] for record in results[0]["records"]], 100 * np.array(values, dtype=float)
+
+
+def dots(rows: Any, metric: str = "personal") -> Any:
+    """`metric` of each method, best on top: a dot per seed, the mean, and its 95% t-interval over seeds.
+
+    rows: a DataFrame with columns method, seed and `metric` (experiment.table).
     """
     from scipy.stats import t
 
-    groups = sorted(rows.groupby("method"), key=lambda pair: pair[1]["personal"].mean())
+    groups = sorted(rows.groupby("method"), key=lambda pair: pair[1][metric].mean())
     fig, (ax,) = figure(height=0.32 * len(groups) + 1.0)
     for i, (_, group) in enumerate(groups):
-        values = 100 * group["personal"].to_numpy()
+        values = 100 * group[metric].to_numpy()
         n, mean = len(values), values.mean()
         half = t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
         ax.plot(values, np.full(n, i), "o", color="#7F7F7F", alpha=0.5, markersize=4)
         ax.errorbar(mean, i, xerr=half, fmt="D", color=COLOURS[0], capsize=3)
     ax.set_yticks(range(len(groups)), [label for label, _ in groups])
-    ax.set(xlabel="personal accuracy (%): seeds, their mean and its 95% interval")
+    ax.set(xlabel=f"{metric} accuracy (%): seeds, their mean and its 95% interval")
     return fig
 
 
@@ -97,15 +134,17 @@ def progress(state: State, drifts: Sequence[float]) -> Any:
     fig, (left, middle, right) = figure(3, width=11.0, height=3.4, layout=None)
     fig.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.9, wspace=0.25)
     x = [record["round"] for record in state.records]
-    for i, key in enumerate(("personal", "global", "worst10")):
-        left.plot(x, [100 * record[key] for record in state.records], label=key, **style(i), markersize=4)
-    left.legend(frameon=False, fontsize=8)
+    for i, (key, label) in enumerate((("personal", "personal"), ("global", "global"), ("worst10", "worst 10 %"))):
+        left.plot(x, [100 * record[key] for record in state.records], label=label, **style(i), markersize=4)
+    left.legend(frameon=False, fontsize=8, loc="lower right")  # where curves that rise leave room
     left.set(xlabel="round", ylabel="accuracy (%)", ylim=(0, 102))
     own = np.sort(100 * np.array(state.records[-1]["accuracies"], dtype=float))
     middle.bar(range(len(own)), own, color=COLOURS[0])
     middle.set(xlabel="clients, sorted", ylabel="personal accuracy (%)", ylim=(0, 102))
     right.plot(range(1, len(drifts) + 1), drifts, **style(3), markersize=4)
-    right.set(xlabel="round", ylabel="drift of the extractors", ylim=(0, None))
+    right.set(xlabel="round", ylabel="drift of the extractors", ylim=(0, 1.1 * max(drifts) or None))
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 
@@ -211,6 +250,41 @@ def distillation_bars(student: Any, teacher: Any, y: int, temperature: float = 1
     ax.set_title(f"ce {loss:.2f} + lam {lam:g} x weight {weight:.2f} x T² KL {kl:.2f} = {loss + lam * weight * kl:.2f}")
     ax.legend(frameon=False)
     return fig
+
+
+def rates(curves: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray] | None = None) -> Any:
+    """Log-log curves over rounds 1, 2, ..., (T,) each, with the `bounds` dashed; what is not positive is left out."""
+    fig, (ax,) = figure()
+    for i, (label, values) in enumerate({**curves, **(bounds or {})}.items()):
+        t, line = np.arange(1, len(values) + 1), "--" if bounds and label in bounds else "-"
+        with np.errstate(invalid="ignore"):
+            shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        ax.plot(t, shown, line, color=COLOURS[i % len(COLOURS)], label=label, **({"lw": 2.5} if line == "-" else {}))
+    ax.set(xscale="log", yscale="log", xlabel="rounds T", ylabel="squared gradient norm")
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return fig
+
+
+def descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: int = 300) -> tuple[Any, str]:
+    """The measured average squared gradient norm of a known problem under the theorem's bound and its terms, and what
+    they come to in words. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound.
+    """
+    lr = step / (4 * problem.smoothness * local_steps)
+    run = convergence.descend(problem, lr, local_steps, rounds)
+    mean, words = (
+        convergence.running_mean(run.measured),
+        "The step is larger than the theorem allows: there is no bound.",
+    )
+    terms: dict[str, np.ndarray] = {}
+    if step <= 1:
+        found = convergence.bound(
+            run.gap, problem.smoothness, problem.sigma, problem.kappa, len(problem.a), lr, local_steps,
+            np.arange(1, rounds + 1), convergence.running_mean(run.bias), convergence.running_mean(run.change),
+        )  # fmt: skip
+        terms = {"bound": sum(found.values())} | {f"of it: {k}": v + np.zeros(rounds) for k, v in found.items()}
+        words = f"The bound is {terms['bound'][-1] / mean[-1]:.1f} times what was measured."
+    fig = rates({"measured, average of T rounds": mean}, terms)
+    return fig, f"After {rounds} rounds the average squared gradient norm is {mean[-1]:.3g}. {words}"
 
 
 def feature_space(net: DecoupledNet, extractor: Tensors, federation: Federation, limit: int = 1000) -> Space:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from fedecouple_lite import checks, losses, make, partition, tensors
 
@@ -18,6 +19,10 @@ RIGHT = {
     "distillation": losses.distillation,
     "dynamic_weight": losses.true_class_probability,
     "joint_loss": joint_loss,
+    "largest_lr": lambda L, K: 1 / (4 * L * K),
+    "floor": lambda g, L, s, k, N, K: 2.5 * (g * L * s**2 / K * (1 + 1 / N) + (g * L) ** 2 * (k**2 + 2 * s**2 / K)),
+    "interaction": lambda none, a, b, both: both - a - b + none,
+    "paired_interval": lambda a, b: stats.ttest_rel(a, b).confidence_interval(0.95),
     "weighted_mean": tensors.weighted_mean,
     "split_names": lambda t, part: tensors.pick(t, part),
     "unevenness": lambda counts: partition.unevenness(counts)["label_skew"],
@@ -50,6 +55,21 @@ WRONG = {
         (lambda g, o, z, y, a, mu: losses.cross_entropy(o, y) + mu * losses.centre_loss(z, y, a), "global classifier"),
         (lambda g, o, z, y, a, mu: losses.cross_entropy(g, y) + mu * losses.centre_loss(z, y, a), "client's own"),
         (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, mu).mean(), "one number for the batch"),
+    ],
+    "largest_lr": [(lambda L, K: 1 / (4 * L), "that is gamma"), (lambda L, K: 1 / (K * L), "a quarter")],
+    "floor": [
+        (lambda g, L, s, k, N, K: RIGHT["floor"](g, L, s, k, N, K) / 2.5, "5/2"),
+        (lambda g, L, s, k, N, K: 2.5 * (g * L) ** 2 * (k**2 + 2 * s**2 / K), "noise is missing"),
+        (lambda g, L, s, k, N, K: 2.5 * g * L * s**2 / K * (1 + 1 / N), "drift is missing"),
+    ],
+    "interaction": [
+        (lambda none, a, b, both: both - a - b, "with neither"),
+        (lambda none, a, b, both: both - none, "each gives alone"),
+    ],
+    "paired_interval": [
+        (lambda a, b: stats.t.interval(0.95, len(a) - 1, np.mean(a - b), np.std(a - b) / len(a) ** 0.5), "ddof=1"),
+        (lambda a, b: stats.norm.interval(0.95, np.mean(a - b), stats.sem(a - b)), "1.96"),
+        (lambda a, b: stats.ttest_rel(b, a).confidence_interval(0.95), "the other way round"),
     ],
     "weighted_mean": [(lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights")],
     "split_names": [(lambda t, part: {n: v for n, v in t.items() if part in n}, "startswith")],

@@ -1,0 +1,255 @@
+"""Exact gradients against autograd and finite differences; the theorem's bound on problems with known constants."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from conftest import last
+
+from fedecouple_lite import make
+from fedecouple_lite.convergence import (
+    Problem,
+    bound,
+    descend,
+    fit_rate,
+    gradient_norms,
+    noise,
+    objective,
+    random_problem,
+    running_mean,
+    smoothness,
+)  # fmt: skip
+from fedecouple_lite.engine import State, images_of, rounds
+from fedecouple_lite.losses import cross_entropy
+from fedecouple_lite.tensors import CLASSIFIER, EXTRACTOR, flat, pick
+
+PLAIN = {"epochs": 1, "batch_size": 1000, "momentum": 0.0, "weight_decay": 0.0}
+
+
+@pytest.fixture
+def doubles(federation):
+    return federation.to(dtype=torch.float64)
+
+
+def after_a_round(method, net, federation):
+    return last(rounds(method, net, federation, rounds=1))
+
+
+def pooled_norms(net, tensors, x, y):
+    """Squared gradient norms of the plain mean loss on one pooled data set, by part."""
+    leaves = {name: t.clone().requires_grad_() for name, t in tensors.items()}
+    g = torch.autograd.grad(cross_entropy(net.logits(leaves, x), y).mean(), list(leaves.values()))
+    sizes = {name: float(t.square().sum()) for name, t in zip(leaves, g, strict=True)}
+    return [sum(v for n, v in sizes.items() if n.startswith(part)) for part in (EXTRACTOR, CLASSIFIER)]
+
+
+def test_fedavgs_gradient_is_that_of_the_concatenated_data(net, doubles):
+    method = make("fedavg", **PLAIN)
+    state = after_a_round(method, net, doubles)
+    found = gradient_norms(method, net, doubles, state)
+    x, y = images_of(doubles, torch.cat(doubles.train))
+    wanted = pooled_norms(net, state.server, x, y)
+    assert [found["extractor"], found["classifiers"]] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_a_personal_classifiers_gradient_is_its_own_clients(net, doubles):
+    """FedRep: the classifiers' part is sum_i p_i ||grad of F_i at (theta, phi_i)||^2, never their mean's."""
+    method = make("fedrep", classifier_epochs=1, **PLAIN)
+    state = after_a_round(method, net, doubles)
+    wanted, n = 0.0, sum(len(index) for index in doubles.train)
+    for client, index in zip(state.clients, doubles.train, strict=True):
+        own = {**client, **pick(state.server, EXTRACTOR)}
+        wanted += len(index) / n * pooled_norms(net, own, *images_of(doubles, index))[1]
+    assert gradient_norms(method, net, doubles, state)["classifiers"] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_the_exact_gradient_is_the_finite_difference(net, doubles):
+    method = make("fedecouple", coupling="joint", **PLAIN)
+    state, generator = after_a_round(method, net, doubles), torch.Generator().manual_seed(0)
+    parts = objective(method, net, doubles, state, 2)
+    assert [part.phase.train for part in parts] == [(CLASSIFIER,), (EXTRACTOR,)]
+    for part in parts:
+        direction = {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in part.weights.items()}
+        slope = float(flat(part.gradient(net)[1]) @ flat(direction))
+        ends = [part.loss(net, {n: t + s * 1e-6 * direction[n] for n, t in part.weights.items()}) for s in (1, -1)]
+        assert slope == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-5)
+
+
+def test_equal_clients_are_not_dissimilar(net, few):
+    from fedecouple_lite.partition import Federation
+
+    index = torch.arange(40)
+    twins = Federation(few, (index, index), (index, index)).to(dtype=torch.float64)
+    method = make("fedrep", classifier_epochs=1, **PLAIN)
+    found = gradient_norms(
+        method, net, twins, State(0, method.init_server(net.init(0, torch.float64)), (net.init(0, torch.float64),) * 2)
+    )
+    assert found["dissimilarity"] == pytest.approx(0, abs=1e-12) and found["extractor"] > 1e-6
+    assert np.isnan(found["distance"])  # FedRep's server has no classifier
+
+
+def test_gradient_norms_change_nothing(net, doubles):
+    method = make("fedecouple", **PLAIN)
+    state = after_a_round(method, net, doubles)
+    before = [{n: t.clone() for n, t in tensors.items()} for tensors in (state.server, *state.clients)]
+    gradient_norms(method, net, doubles, state)
+    for old, new in zip(before, (state.server, *state.clients), strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in new)
+
+
+def test_noise_falls_with_the_batch(net, doubles):
+    few, many = (
+        noise(
+            make("fedavg", **{**PLAIN, "batch_size": b}),
+            net,
+            doubles,
+            after_a_round(make("fedavg", **PLAIN), net, doubles),
+            draws=40,
+        )
+        for b in (2, 8)
+    )
+    assert few / many == pytest.approx(4, rel=0.5)  # variance over batch size; each client has more than eight
+
+
+def test_smoothness_is_the_largest_eigenvalue(net, doubles):
+    """Against the whole Hessian of a classifier's loss, which is small enough to write down."""
+    method = make("fedper", **PLAIN)
+    state = after_a_round(method, net, doubles)
+    whole = []
+    for k in range(len(doubles)):
+        (part,) = objective(method, net, doubles, state, k)
+        names = [n for n in part.weights if n.startswith(CLASSIFIER)]
+        only = part._replace(weights={n: part.weights[n] for n in names})
+        shapes = [only.weights[n].shape for n in names]
+
+        def loss(v, only=only, names=names, shapes=shapes):
+            pieces = v.split([s.numel() for s in shapes])
+            return only.loss(net, {n: p.reshape(s) for n, p, s in zip(names, pieces, shapes, strict=True)})
+
+        hessian = torch.autograd.functional.hessian(loss, flat(only.weights))
+        whole.append(float(torch.linalg.eigvalsh(hessian).abs().max()))
+    heads = make("fedrep", classifier_epochs=1, **PLAIN)
+    found = smoothness(_only_classifier(heads), net, doubles, state, steps=60)
+    assert found == pytest.approx(max(whole), rel=0.02)
+
+
+def _only_classifier(method):
+    class Half(type(method)):
+        def phases(self):
+            return super().phases()[:1]
+
+    return Half(**{f: getattr(method, f) for f in ("lr", "epochs", "batch_size", "momentum", "weight_decay")})
+
+
+# --- The problem with known constants ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_problems_gradients_are_those_of_its_value(seed):
+    """In theta the extractor's gradient is Phi's plus the bias; in phi_i the classifier's is N times Phi's."""
+    p, rng = random_problem(seed), np.random.default_rng(seed)
+    n, m = p.a.shape
+    theta, anchor, psi = rng.normal(size=(3, 1, m))
+    phi, eps = rng.normal(size=(n, m)), 1e-6
+    for j in range(m):
+        step = eps * np.eye(m)[j]
+        slope = (p.value(theta + step, phi, anchor, psi) - p.value(theta - step, phi, anchor, psi)) / (2 * eps)
+        own = p.extractor_gradient(theta, phi, anchor, psi).mean(0)[j]
+        assert own - p.bias(theta, phi, psi)[0, j] == pytest.approx(float(slope), abs=1e-6)
+        for i in range(n):
+            moved = [phi + s * eps * np.eye(n)[i][:, None] * np.eye(m)[j] for s in (1, -1)]
+            slope = (p.value(theta, moved[0], anchor, psi) - p.value(theta, moved[1], anchor, psi)) / (2 * eps)
+            assert p.classifier_gradient(theta, phi, psi)[i, j] / n == pytest.approx(float(slope), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_constants_are_true_everywhere_and_reached(seed):
+    p, rng = random_problem(seed), np.random.default_rng(seed)
+    n, m = p.a.shape
+    for _ in range(200):
+        theta, other, anchor, psi = rng.normal(size=(4, 1, m)) * 5
+        phi = rng.normal(size=(n, m)) * 5
+        gradients = [p.extractor_gradient(x, phi, anchor, psi) for x in (theta, other)]
+        far = np.linalg.norm(theta - other)
+        assert (np.linalg.norm(gradients[0] - gradients[1], axis=1) <= p.smoothness * far * (1 + 1e-12)).all()
+        assert gradients[0].var(0).sum() <= p.kappa**2 * (1 + 1e-12)
+        assert p.value(theta, phi, anchor, psi) >= p.lowest
+    signs = np.array(list(product((-1, 1), repeat=n)))[:, :, None]  # every corner of the box, (2^n, n, 1)
+    corners = ((1 + p.global_loss) * p.h * p.a + p.c * signs).var(1).max(0).sum()
+    assert p.kappa**2 == pytest.approx(corners)
+    plain = random_problem(seed, lam=0.0, mu=0.0)
+    eps, at = 1e-4, np.full((1, m), np.pi)
+    ends = [plain.extractor_gradient(at + s * eps, np.zeros((n, m)), at, np.zeros((1, m))) for s in (1, -1)]
+    steepest = (1 + plain.global_loss) * (plain.h + plain.c)
+    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(np.full((n, m), steepest), rel=1e-6)
+
+
+def measured_against_bound(p, seed, gamma_l, local_steps, rounds=60):
+    """The largest ratio, over all T, of the running average to the bound."""
+    lr = gamma_l / p.smoothness / local_steps
+    run = descend(p, lr, local_steps, rounds, seed=seed)
+    t = np.arange(1, rounds + 1)
+    terms = bound(run.gap, p.smoothness, p.sigma, p.kappa, len(p.a), lr, local_steps, t,
+                  running_mean(run.bias), running_mean(run.change))  # fmt: skip
+    return float((running_mean(run.measured) / sum(terms.values())).max())
+
+
+def sweep(number=240):
+    """Random problems with every step size, number of local steps and skew that the theorem allows."""
+    for seed in range(number):
+        rng = np.random.default_rng([seed, 1])
+        yield seed, float(rng.choice([0.25, 0.1, 0.02])), int(rng.integers(1, 11))
+
+
+def test_the_bound_holds_on_240_random_problems():
+    ratios = [measured_against_bound(random_problem(seed), seed, g, k) for seed, g, k in sweep()]
+    assert len(ratios) == 240 and max(ratios) <= 1
+    assert max(ratios) > 0.2  # and is no empty promise: somewhere it is within a factor of five
+
+
+def test_a_planted_sign_error_breaks_the_bound():
+    class Wrong(Problem):
+        def extractor_gradient(self, *args):
+            return -super().extractor_gradient(*args)
+
+    for seed, g, k in sweep(20):
+        p = random_problem(seed)
+        ratio = measured_against_bound(Wrong(**vars(p)), seed, g, k, rounds=400)
+        assert not ratio <= 1, seed  # over, or overflown
+
+
+def test_anchors_never_add_to_the_objective():
+    run = descend(random_problem(3, lam=0.0, global_loss=0.0, mu=2.0), 0.01, 5, 100)
+    assert (run.change <= 1e-12).all() and (run.change < -1e-6).any() and not run.bias.any()
+
+
+def test_too_large_a_step_diverges_and_the_theorem_does_not_allow_it():
+    p = random_problem(1, c=0.1, lam=0.0, global_loss=0.0)
+    calm, wild = (descend(p, factor / p.smoothness, 1, 300) for factor in (0.25, 4.0))
+    assert calm.measured[-1] < calm.measured[0] and not wild.measured[-1] < 1e6
+    with pytest.raises(ValueError, match="at most 1/4"):
+        bound(1.0, p.smoothness, 0.0, 0.0, 2, 4 / p.smoothness, 1, 10)
+
+
+def test_without_noise_skew_and_teacher_it_becomes_stationary():
+    p = random_problem(2, skew=0.0, sigma=0.0, lam=0.0, global_loss=0.0)
+    assert descend(p, 0.25 / p.smoothness, 1, 3000).measured[-1] < 1e-8
+
+
+def test_the_bound_by_hand():
+    constants = {"gap": 4.0, "smoothness": 2.0, "sigma": 1.0, "kappa": 3.0, "clients": 4}
+    terms = bound(**constants, lr=0.05, local_steps=2, rounds=10, bias=0.1, change=0.02)
+    wanted = {"start": 10.0, "noise": 0.3125, "drift": 1.0, "teacher": 0.75}
+    assert terms == pytest.approx(wanted)  # gamma 0.1, gamma L 0.2
+
+
+def test_a_power_law_is_found_with_its_interval():
+    t, rng = np.arange(1, 301), np.random.default_rng(0)
+    curves = t**-0.5 * np.exp(0.1 * rng.normal(size=(5, 300)))
+    rate = fit_rate(curves)
+    assert rate.low <= rate.slope <= rate.high and rate.slope == pytest.approx(-0.5, abs=0.03)
+    assert fit_rate(np.stack([t**-1.0] * 2)).low == pytest.approx(-1)
+    for bad in (curves[:1], curves[0], -curves):
+        with pytest.raises(ValueError, match="curves of shape"):
+            fit_rate(bad)
