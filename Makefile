@@ -6,12 +6,13 @@ PY := $(BIN)/python
 # Every program here runs one thread per client; BLAS pools beside them only get in the way.
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo lab test unit notebooks lint bench clean
+.PHONY: help demo lab test unit notebooks lint browser bench clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       every check: lint, types, unit tests, notebooks"
+	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
 	@echo "make bench      speed, as ratios to a bare training loop"
 	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
 
@@ -39,7 +40,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready $(VENV)/widgets7
-	$(PY) -m pytest tests --ignore tests/notebooks
+	$(PY) -m pytest tests --ignore tests/notebooks --ignore tests/browser
 	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest tests/test_widgets.py -W ignore::DeprecationWarning
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
@@ -50,6 +51,10 @@ $(VENV)/widgets7: $(VENV)/.ready
 notebooks: $(VENV)/.ready
 	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
 	$(PY) -m pytest tests/notebooks
+
+browser: $(VENV)/.ready
+	$(PY) -m pip install --quiet -e ".[browser]"
+	$(PY) -m pytest tests/browser -rs
 
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py

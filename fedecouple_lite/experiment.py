@@ -135,13 +135,18 @@ def compare(
 def _once(
     setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: Callable[[State | None], None], label: str
 ) -> Run:
-    about = json.dumps(plain([asdict(setting), type(method).__name__, asdict(method), seed]), sort_keys=True)
-    path = folder / f"{label}-{seed}-{hashlib.sha256(about.encode()).hexdigest()[:10]}.json"
+    path = folder / f"{label}-{seed}-{digest(setting, method, seed)}.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     if not old.get("finished"):
         return run(setting, method, seed, path, on_round, label)
     on_round(None)
     return old | {"label": label}
+
+
+def digest(setting: Setting, method: FedAvg, seed: int) -> str:
+    """Ten hexadecimal digits that stand for everything a run depends on."""
+    about = json.dumps(plain([asdict(setting), type(method).__name__, asdict(method), seed]), sort_keys=True)
+    return hashlib.sha256(about.encode()).hexdigest()[:10]
 
 
 def tune(

@@ -1,27 +1,34 @@
 """Controls over the same figures: every widget here draws a function of `plots` that can be called without it.
 
 Only core widgets are used, as in ipywidgets 7.7.1 and 8. Pictures are PNG in an Image, which a background thread may
-change; sliders act on release; an error inside a callback is shown where the reader looks.
+change; sliders act on release; an error inside a callback is shown where the reader looks. JupyterLab runs callbacks in
+threads of its own, beside cells and each other: a widget takes one at a time, and shares no net with the notebook.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
 
-from . import plots
+from . import ablation, plots
+from .convergence import random_problem
 from .data import Dataset
 from .engine import State, rounds
-from .methods import METHODS, make
+from .experiment import Run, Setting, as_table
+from .methods import METHODS, FedAvg, make
 from .models import DecoupledNet, net_for
 from .partition import OPTIONS, SCHEMES, Federation, split, unevenness
+from .phases import hypers
 from .tensors import Tensors
 
 DRAWING = threading.Lock()  # pyplot keeps one list of figures for all threads
@@ -35,13 +42,17 @@ def png(figure: Any, dpi: int = 80) -> bytes:
         return buffer.getvalue()
 
 
+def _message(error: Exception) -> str:
+    return f"<b>{type(error).__name__}:</b> {escape(str(error))}"
+
+
 class Picture(w.VBox):
     """Controls above a picture and a line of text. draw(**values) -> (figure, caption) follows every change at once."""
 
     def __init__(
         self, controls: Mapping[str, w.ValueWidget], draw: Callable[..., tuple[Any, str]], width: str = "640px"
     ):
-        self.controls, self.draw = controls, draw
+        self.controls, self.draw, self.lock = controls, draw, threading.Lock()
         self.image, self.caption = w.Image(format="png", layout=w.Layout(width=width)), w.HTML()
         for control in controls.values():
             control.observe(self.update, names="value")
@@ -52,11 +63,12 @@ class Picture(w.VBox):
 
     def update(self, change: Any = None) -> None:
         """Draw again; where that fails, the caption says why and the last picture stays."""
-        try:
-            figure, caption = self.draw(**{name: control.value for name, control in self.controls.items()})
-            self.image.value, self.caption.value = png(figure), caption
-        except Exception as error:  # anything: it has to reach the reader, and a callback's traceback would not
-            self.caption.value = f"<b>{type(error).__name__}:</b> {error}"
+        with self.lock:  # values are read inside, so that the last picture is of the newest ones
+            try:
+                figure, caption = self.draw(**{name: control.value for name, control in self.controls.items()})
+                self.image.value, self.caption.value = png(figure), caption
+            except Exception as error:  # anything: it has to reach the reader, and a callback's traceback would not
+                self.caption.value = _message(error)
 
 
 def _slider(text: str, value: float, low: float, high: float, step: float, log: bool = False) -> Any:
@@ -105,6 +117,7 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
         "mu": _slider("mu", 1.0, 0.0, 10.0, 0.1),
         "steps": _slider("steps", 20, 0, 100, 5),
     }
+    net = copy.deepcopy(net)  # weights are put into its modules while it runs: a cell's and ours must not meet there
     text = "Same colour, same class. The larger mu, the closer features come to the star of their class."
     return Picture(controls, lambda **values: (plots.anchor_pull(net, weights, federation, **values), text), "720px")
 
@@ -121,7 +134,24 @@ def distillation(student_logits: Any, teacher_logits: Any, y: Any) -> Picture:
         figure = plots.distillation_bars(student_logits[image], teacher_logits[image], int(y[image]), temperature, lam)
         return figure, "The weight is the teacher's probability of the true class at T = 1: a wrong teacher is ignored."
 
-    return Picture(controls, draw)
+    return Picture(controls, draw, "576px")
+
+
+def descent(seed: int = 0) -> Picture:
+    """Step size, local steps, skew and the weights of anchors and teacher against a known problem and its bound."""
+    controls = {
+        "step": _slider("step", 1.0, -2, 1, 0.1, log=True),
+        "local_steps": _slider("K", 5, 1, 20, 1),
+        "skew": _slider("skew", 1.0, 0.0, 3.0, 0.25),
+        "mu": _slider("mu", 1.0, 0.0, 3.0, 0.25),
+        "lam": _slider("lambda", 0.0, 0.0, 3.0, 0.25),
+        "sigma": _slider("sigma", 0.5, 0.0, 3.0, 0.25),
+    }
+
+    def draw(step: float, local_steps: int, **constants: float) -> tuple[Any, str]:
+        return plots.descent(random_problem(seed, h=1.0, c=1.5, global_loss=0.0, **constants), step, local_steps)
+
+    return Picture(controls, draw, "720px")
 
 
 class Training(w.VBox):
@@ -138,7 +168,7 @@ class Training(w.VBox):
         self.federation: Federation | None = None
         self.drift: list[float] = []
         self.thread: threading.Thread | None = None
-        self.going = threading.Event()
+        self.going, self.lock = threading.Event(), threading.Lock()
         self.states: Iterator[State] = iter(())
         self.method = w.Dropdown(options=list(METHODS), value="fedecouple", description="method")
         self.mu = _slider("mu", 1.0, 0.0, 10.0, 0.1)
@@ -146,12 +176,14 @@ class Training(w.VBox):
         self.alpha = _slider("alpha", 0.3, -1, 2, 0.1, log=True)
         self.rounds = _slider("rounds", 10, 1, 50, 1)
         self.controls = [self.method, self.mu, self.lam, self.alpha, self.rounds]
+        self.values: list[Any] = []  # the controls' at the start of this run
         names = ("start", "pause", "step", "stop")
         self.buttons = {name: w.Button(description=name, layout=w.Layout(width="80px")) for name in names}
         for name, button in self.buttons.items():
             button.on_click(partial(self._press, name))
         self.bar = w.IntProgress(min=0, max=10, description="round")
-        self.image = w.Image(format="png", layout=w.Layout(width="860px", min_height="300px"))
+        blank = png(plots.figure(3, width=11.0, height=3.4)[0])  # keeps the place, so that the page does not jump
+        self.image = w.Image(value=blank, format="png", layout=w.Layout(width="880px"))
         self.caption = w.HTML("Choose, then press start; step does one round.")
         rows = [
             w.HBox(self.controls, layout=w.Layout(flex_flow="row wrap")),
@@ -160,12 +192,16 @@ class Training(w.VBox):
         super().__init__([*rows, self.image, self.caption])
 
     def _press(self, name: str, button: Any) -> None:
-        getattr(self, name)()
+        with self.lock:
+            getattr(self, name)()
 
     def start(self) -> None:
-        """Go on with a paused run, or begin a new one with the controls' values."""
+        """Go on with a paused run; after its end, or where a control was changed, begin a new one."""
         if self.thread is not None and self.thread.is_alive():
-            return
+            if self.going.is_set() and self.values == self._chosen():
+                return
+            self.pause()
+            self.thread.join()
         self._guard(self._prepare)
         self.going.set()
         self.thread = threading.Thread(target=self._guard, args=(self._go_on,), daemon=True)
@@ -193,16 +229,22 @@ class Training(w.VBox):
             action()
         except Exception as error:  # anything: it has to reach the reader, and a thread's traceback would not
             self.going.clear()
-            self.caption.value = f"<b>{type(error).__name__}:</b> {error}"
+            self.federation = None  # this run is over: the next start begins anew
+            self.caption.value = _message(error)
+
+    def _chosen(self) -> list[Any]:
+        return [control.value for control in self.controls]
 
     def _prepare(self) -> None:
-        if self.federation is not None and self.state is not None and self.state.round < self.rounds.value:
+        unfinished = self.state is not None and self.state.round < self.rounds.value
+        if self.federation is not None and unfinished and self.values == self._chosen():
             return
+        self.states, self.federation, self.values = iter(()), None, self._chosen()
         method = make(self.method.value, **self.common)
         given = {name: getattr(self, name).value for name in ("mu", "lam") if hasattr(method, name)}
         self.federation = split(self.data, self.clients, alpha=self.alpha.value)
         self.states = rounds(replace(method, **given), self.net, self.federation, rounds=self.rounds.value)
-        self.state, self.drift, self.bar.max = None, [], self.rounds.value
+        self.state, self.drift, self.bar.max, self.bar.value = None, [], self.rounds.value, 0
 
     def _go_on(self) -> None:
         while self.going.is_set() and self._one_round():
@@ -235,7 +277,7 @@ def slideshow(figures: Mapping[int, Any]) -> Picture:
     """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say."""
     pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
     slider = w.SelectionSlider(options=list(pictures), description="round", continuous_update=True)
-    picture = Picture({}, lambda: (plots.figure()[0], ""))
+    picture = Picture({}, lambda: (plots.figure()[0], ""), "540px")
     picture.image.value, picture.children = pictures[slider.value], [slider, picture.image, picture.caption]
     picture.controls = {"round": slider}
 
@@ -244,3 +286,129 @@ def slideshow(figures: Mapping[int, Any]) -> Picture:
 
     slider.observe(show, names="value")
     return picture
+
+
+class Studio(w.VBox):
+    """The ablation studio: switch parts and forms of FedeCouple, run the combination (once: runs are cached on disk),
+    see all curves so far as small multiples, a table, and two combinations' feature spaces side by side."""
+
+    def __init__(self, setting: Setting, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any):
+        self.setting, self.seeds, self.folder, self.common = setting, range(seeds), folder, common
+        self.methods: dict[str, FedAvg] = {}
+        self.results: list[Run] = []
+        self.thread: threading.Thread | None = None
+        self.filling = False
+        self.stopping, self.lock = threading.Event(), threading.Lock()
+        self.parts = {part: w.Checkbox(value=True, description=part, indent=False) for part in ablation.PARTS}
+        known = hypers(METHODS["fedecouple"])
+        self.forms: dict[str, Any] = {
+            name: w.Dropdown(options=list(f.metadata["choices"]), value=f.default, description=name)
+            for name, f in known.items() if f.metadata["choices"]
+        }  # fmt: skip
+        for name, high in (("mu", 10.0), ("lam", 10.0), ("temperature", 10.0)):
+            value = getattr(make("fedecouple", **common), name)
+            self.forms[name] = _slider(name, value, 0.5 if name == "temperature" else 0.0, high, 0.5)
+        self.buttons = {name: w.Button(description=name) for name in ("run", "run all eight", "stop")}
+        self.buttons["run"].on_click(lambda _: self.run())
+        self.buttons["run all eight"].on_click(lambda _: self.run(everything=True))
+        self.buttons["stop"].on_click(lambda _: self.stop())
+        self.bar = w.IntProgress(description="rounds")
+        self.image, self.map = (w.Image(format="png", layout=w.Layout(width="860px")) for _ in range(2))
+        self.caption, self.table = w.HTML("Choose, then press run. What was run before is read back."), w.HTML()
+        self.left, self.right = (w.Dropdown(options=[], description=side) for side in ("left", "right"))
+        for side in (self.left, self.right):
+            side.observe(lambda change: None if self.filling else self._guard(self._draw_map), names="value")
+        wrap = w.Layout(flex_flow="row wrap")
+        super().__init__([
+            w.HBox(list(self.parts.values())), w.HBox(list(self.forms.values()), layout=wrap),
+            w.HBox([*self.buttons.values(), self.bar]), self.caption, self.image, self.table,
+            w.HBox([self.left, self.right]), self.map,
+        ])  # fmt: skip
+
+    def chosen(self) -> tuple[str, FedAvg]:
+        """The combination that the controls say, and its name."""
+        method = make("fedecouple", **{**self.common, **{name: form.value for name, form in self.forms.items()}})
+        on = [part for part, box in self.parts.items() if box.value]
+        plain = make("fedecouple", **self.common)
+        changed = [f"{name} {form.value}" for name, form in self.forms.items() if form.value != getattr(plain, name)]
+        return ", ".join([ablation.label(on), *changed]), ablation.variants(method)[ablation.label(on)]
+
+    def run(self, everything: bool = False) -> None:
+        """Train what is chosen (or all eight combinations of the parts) in the background."""
+        if self.thread is not None and self.thread.is_alive():
+            return
+        label, method = self.chosen()
+        added = ablation.variants(make("fedecouple", **self.common)) if everything else {label: method}
+        self.stopping.clear()
+        self.bar.value, self.bar.max = 0, len(added) * len(self.seeds) * self.setting.rounds
+        self.thread = threading.Thread(target=self._guard, args=(partial(self._train, added),), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Give up the run in progress; finished seeds are kept."""
+        self.stopping.set()
+
+    def _train(self, added: dict[str, FedAvg]) -> None:
+        def on_round(label: str, seed: int, state: State | None) -> None:
+            self.bar.value += self.setting.rounds if state is None else 1
+            self.caption.value = f"{label}, seed {seed}" + (f", round {state.round}" if state else ": from the cache")
+            if self.stopping.is_set():
+                raise InterruptedError("stopped; press run to go on")
+
+        for label, method in added.items():
+            fresh = ablation.run_all(self.setting, {label: method}, self.seeds, self.folder, on_round)
+            self.methods[label] = method
+            self.results = [r for r in self.results if r["label"] != label] + fresh
+            self.image.value = png(plots.multiples(self.results))
+            self.table.value = as_table(ablation.tidy(self.results).drop(columns=list(ablation.PARTS))).to_html(
+                index=False
+            )
+        names = list(self.methods)
+        self.filling = True  # one map at the end, not one for each of these
+        self.left.options = self.right.options = names
+        self.left.value, self.right.value = names[0], names[-1]
+        self.filling = False
+        self._draw_map()
+        self.caption.value = (
+            f"{len(self.methods)} combinations, {len(self.seeds)} seeds each, {self.setting.rounds} rounds."
+        )
+
+    def _draw_map(self) -> None:
+        with self.lock:
+            net, federation = self.setting.build_net(), self.setting.federation(self.seeds[0])
+            labels = [side.value for side in (self.left, self.right)]
+            servers = {
+                k: ablation.server(self.setting, self.methods[k], self.seeds[0], self.folder) for k in labels if k
+            }
+            spaces = {label: plots.feature_space(net, tensors, federation) for label, tensors in servers.items()}
+            self.map.value = png(plots.feature_map(spaces, "pca"))
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # anything: it has to reach the reader, and a thread's traceback would not
+            self.caption.value = _message(error)
+
+
+def studio(setting: Setting | None = None, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any) -> Studio:
+    """The ablation studio; `common`: hyper-parameters for all combinations, such as lr or coupling."""
+    return Studio(setting or Setting(rounds=6), seeds, folder, **common)
+
+
+def results(rows: Any) -> Picture:
+    """Benchmark rows (`benchmark.measure`) by data set, skew and figure: a dot a seed, the mean and its interval."""
+    sets, skews = list(rows["dataset"].unique()), list(rows["skew"].unique())
+    controls = {
+        "dataset": w.Dropdown(options=sets, description="data set"),
+        "skew": w.Dropdown(options=skews, description="skew"),
+        "metric": w.Dropdown(options=["personal", "worst10", "global"], description="accuracy"),
+    }
+
+    def draw(dataset: str, skew: str, metric: str) -> tuple[Any, str]:
+        part = rows[(rows["dataset"] == dataset) & (rows["skew"] == skew)].dropna(subset=[metric])
+        if part.empty:
+            return plots.figure(height=1.5)[0], f"{dataset}, {skew}: this cell is empty, it has not been run."
+        mean = part.groupby("method")[metric].mean()
+        return plots.dots(part, metric), f"{dataset}, {skew}: highest {metric} accuracy, {mean.idxmax()}."
+
+    return Picture(controls, draw, "620px")

@@ -1,12 +1,15 @@
 """Widgets driven from Python, as a reader's clicks would: values set, callbacks run, pictures and texts checked."""
 
+import threading
 import time
 
 import ipywidgets
+import pandas as pd
 import pytest
 import torch
 
 from fedecouple_lite import METHODS, rounds, split, widgets
+from fedecouple_lite.experiment import Setting
 from fedecouple_lite.widgets import Picture, Training
 
 
@@ -46,6 +49,26 @@ def test_an_error_in_a_callback_reaches_the_reader_and_goes_again(explorer):
     assert explorer.image.value == before
     explorer.controls["classes_per_client"].value = 5
     assert "ValueError" not in explorer.caption.value
+
+
+def test_callbacks_in_several_threads_draw_one_at_a_time_and_end_with_the_newest_values():
+    at_work, seen = [], []
+
+    def draw(x):
+        at_work.append(x)
+        time.sleep(0.05)
+        seen.append((x, len(at_work)))
+        at_work.remove(x)
+        raise ValueError(f"<x> is {x}")
+
+    picture = Picture({"x": ipywidgets.IntText()}, draw)
+    threads = [threading.Thread(target=setattr, args=(picture.controls["x"], "value", i)) for i in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(together == 1 for _, together in seen) and seen[-1][0] == picture.controls["x"].value
+    assert "&lt;x&gt; is" in picture.caption.value
 
 
 def test_sliders_act_on_release(explorer):
@@ -120,6 +143,25 @@ def test_live_training_starts_pauses_steps_and_goes_on_in_python(digits):
     assert later.round == 7
 
 
+def test_start_after_a_changed_control_begins_anew_and_start_soon_after_pause_goes_on(digits):
+    panel = Training(digits, clients=5, epochs=1)
+    panel.step()
+    panel.step()
+    panel.alpha.value = 1.0
+    panel.step()
+    assert panel.state.round == 1 and len(panel.drift) == 1
+    panel.rounds.value = 50
+    panel.start()
+    wait_until(lambda: panel.state is not None and panel.bar.max == 50)
+    panel.pause()
+    panel.start()  # the round that pause waits for may still be under way
+    assert panel.going.is_set() and panel.thread.is_alive()
+    panel.method.value = "fedavg"
+    panel.start()
+    panel.stop()
+    assert panel.values[0] == "fedavg" and (panel.state is None or panel.state.round < 50)
+
+
 def test_the_panel_does_what_python_does(digits):
     from conftest import last, same
 
@@ -180,3 +222,57 @@ def test_slideshow_moves_through_prepared_figures():
     first = show.image.value
     show.controls["round"].value = 5
     assert show.image.value != first and isinstance(show, Picture)
+
+
+def test_the_descent_widget_moves_measurement_and_bound_together():
+    panel = widgets.descent()
+    first, words = bytes(panel.image.value), panel.caption.value
+    assert "The bound is" in words
+    panel.controls["lam"].value = 1.0
+    assert panel.image.value != first and panel.caption.value != words
+    panel.controls["step"].value = 4.0
+    assert "there is no bound" in panel.caption.value
+
+
+def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
+    setting = Setting(rounds=2, clients=4, per_client=30)
+    studio = widgets.studio(setting, seeds=2, folder=tmp_path, epochs=1)
+    studio.run()
+    studio.thread.join()
+    assert studio.caption.value.startswith("1 combinations, 2 seeds") and studio.bar.value == studio.bar.max == 4
+    curves = bytes(studio.image.value)
+    studio.parts["GLF"].value, studio.forms["coupling"].value = False, "joint"
+    studio.run()
+    studio.thread.join()
+    assert list(studio.methods) == ["GLF + GFA + GPC", "GFA + GPC, coupling joint"] and studio.image.value != curves
+    assert studio.methods["GFA + GPC, coupling joint"].global_loss == 0 and "GFA + GPC" in studio.table.value
+    before = bytes(studio.map.value)
+    studio.right.value = studio.left.value
+    assert studio.map.value != before
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    studio.run()
+    studio.thread.join()  # the same again: read back
+    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} and len(files) == 4
+
+
+def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
+    studio = widgets.studio(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
+    studio.run()
+    while studio.bar.value == 0:
+        time.sleep(0.01)
+    studio.stop()
+    studio.thread.join()
+    assert "stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
+    wrong = widgets.studio(Setting(clients=5000), seeds=1, folder=tmp_path)
+    wrong.run()
+    wrong.thread.join()
+    assert "ValueError" in wrong.caption.value and "clients" in wrong.caption.value
+
+
+def test_results_by_data_set_skew_and_metric():
+    row = {"dataset": "digits", "skew": "s", "seed": 0, "personal": 0.9, "worst10": 0.5, "global": float("nan")}
+    rows = pd.DataFrame([row | {"method": "fedper"}, row | {"method": "local", "personal": 0.8}])
+    panel = widgets.results(rows)
+    assert "highest personal accuracy, fedper" in panel.caption.value
+    panel.controls["metric"].value = "global"
+    assert "this cell is empty" in panel.caption.value

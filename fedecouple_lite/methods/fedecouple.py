@@ -28,6 +28,9 @@ class FedeCouple(FedAvg):
     classifier_epochs: int = hyper(1, "local epochs of the personal classifier before the extractor's, H", tries=(1, 5))
     mu: float = hyper(1.0, "pull towards the local anchors (GFA); 0 removes them", tries=(0.1, 0.3, 1.0))
     lam: float = hyper(3.0, "weight of distillation into the personal classifier (GPC); 0 removes it", tries=(1.0, 3.0))
+    weighting: str = hyper(
+        "dynamic", "each image's weight in distillation: trust, or 1", choices=("dynamic", "constant")
+    )
     temperature: float = hyper(1.0, "softens both sides of the distillation", low=0.01)
     global_loss: float = hyper(1.0, "weight of the global half of the extractor's loss (GLF); 0 removes it")
     coupling: str = hyper("alternate", "two steps a batch, or one on the sum", choices=("alternate", "joint"))
@@ -62,9 +65,10 @@ class FedeCouple(FedAvg):
         """ce(g(phi_i; z), y) + lam * w(x) * KL_T(g(phi^t; z) || g(phi_i; z)), (B,).
 
         w(x) = softmax(g(phi^t; z))_y: a teacher that is wrong about this sample is ignored, a sure one is followed.
+        weighting "constant" is w(x) = 1, ordinary distillation.
         """
         student, teacher = net.classify(client, z), net.classify(download, z)
-        weight = true_class_probability(teacher, y)
+        weight = true_class_probability(teacher, y) if self.weighting == "dynamic" else 1.0
         return cross_entropy(student, y) + self.lam * weight * distillation(student, teacher, self.temperature)
 
     def global_pull(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,170 @@
+"""The widgets in JupyterLab, clicked in a browser: text and picture have to follow. `make browser` runs this.
+
+Skipped where playwright or Chromium is missing; CHROMIUM names a browser that is not on the PATH.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install one, or set CHROMIUM to its path")
+
+CELLS = (
+    "from fedecouple_lite import load, plots, widgets\ndata = load('digits')",
+    "widgets.heterogeneity(data)",
+    "widgets.training(data, clients=5, epochs=1)",
+    "figures = {}\nfor n in (1, 2, 3):\n    figures[n], (ax,) = plots.figure()\n    ax.set_title(n)\n"
+    "widgets.slideshow(figures)",
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab with one notebook, and nothing of the user's own settings."""
+    folder = tmp_path_factory.mktemp("lab")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "widgets.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--no-browser")
+    options += ("--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0")
+    own = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    own["JUPYTERLAB_SETTINGS_DIR"] = own["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "settings")
+    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log, stderr=log
+        )
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 30
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(address + "/api").close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield address + "/lab/tree/widgets.ipynb"
+    finally:
+        server.terminate()  # shuts its kernels down, too
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """The notebook, all of its cells run."""
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1800})  # all cells in view: Lab draws no others
+        page.set_default_timeout(30_000)
+        page.goto(lab)
+        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
+        page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
+        page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        yield page
+        browser.close()
+
+
+class Widget:
+    """One cell's widget."""
+
+    def __init__(self, page, cell):
+        self.page, self.out = page, page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
+        self.image = self.out.locator("img.widget-image")
+        self.image.wait_for()
+
+    def slider(self, name):
+        label = self.page.locator(f".widget-label:text-is('{name}')")
+        return self.out.locator(".widget-slider").filter(has=label)
+
+    def type(self, name, value):
+        """A value typed into a slider's readout."""
+        self.slider(name).locator(".widget-readout").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(str(value))
+        self.page.keyboard.press("Enter")
+
+    def press_key(self, name, key):
+        self.slider(name).locator(".noUi-handle").focus()
+        self.page.keyboard.press(key)
+
+    def click(self, button):
+        self.out.locator(f"button:text-is('{button}')").click()
+
+    def choose(self, value):
+        self.out.locator("select").select_option(value)
+
+    def says(self, text):
+        playwright.expect(self.out.locator(".widget-html").last).to_contain_text(text, timeout=20_000)
+
+    def src(self):
+        return self.image.get_attribute("src")
+
+    def changed(self, before):
+        """Another picture than `before`, as tall and wide as it was drawn: neither cut nor stretched."""
+        playwright.expect(self.image).not_to_have_attribute("src", before, timeout=20_000)
+        self.page.wait_for_function("e => e.complete && e.naturalWidth", arg=self.image.element_handle())
+        width, height, shown, tall = self.image.evaluate(
+            "e => [e.naturalWidth, e.naturalHeight, e.clientWidth, e.clientHeight]"
+        )
+        assert shown <= width and abs(shown / tall - width / height) < 0.05
+        return self.src()
+
+
+def test_the_explorer_follows_keys_text_and_choice_and_shows_errors(page):
+    widget = Widget(page, 1)
+    picture = widget.src()
+    widget.press_key("alpha", "ArrowLeft")
+    picture = widget.changed(picture)
+    widget.choose("pathological")
+    widget.says("holds 2.0 of 10 classes")
+    picture = widget.changed(picture)
+    assert widget.slider("classes").is_visible() and not widget.slider("alpha").is_visible()
+    widget.type("clients", 3)
+    widget.says("ValueError: classes_per_client=2 must be")
+    assert widget.src() == picture
+    widget.type("classes", 5)
+    widget.says("holds 5.0 of 10 classes")
+    widget.changed(picture)
+
+
+def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
+    widget = Widget(page, 2)
+    picture, height = widget.src(), widget.out.bounding_box()["height"]
+    widget.click("step")
+    widget.says("Round 1:")
+    picture = widget.changed(picture)
+    assert abs(widget.out.bounding_box()["height"] - height) < 2  # the page does not jump
+    widget.type("rounds", 50)
+    widget.click("start")
+    widget.says("Round 3:")
+    widget.click("pause")
+    page.wait_for_timeout(1000)
+    paused = widget.changed(picture)
+    page.wait_for_timeout(1000)
+    assert widget.src() == paused
+    widget.click("start")
+    picture = widget.changed(paused)
+    widget.click("stop")
+    widget.choose("fedavg")
+    widget.click("step")
+    widget.says("Round 1:")
+
+
+def test_the_slideshow_moves(page):
+    widget = Widget(page, 3)
+    first = widget.src()
+    widget.press_key("round", "ArrowRight")
+    widget.changed(first)

@@ -1,0 +1,92 @@
+"""Ablations: every combination once, cached, effects as computed by hand."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import last, same
+
+from fedecouple_lite import ablation, make
+from fedecouple_lite.ablation import PARTS, ablate, effects, variants
+from fedecouple_lite.engine import rounds
+from fedecouple_lite.experiment import Setting
+
+SMALL = {"rounds": 2, "clients": 4, "per_client": 30, "epochs": 1}
+
+
+def test_eight_combinations_from_none_to_all():
+    found = variants(make("fedecouple"))
+    assert len(found) == 8 and next(iter(found)) == "FedRep (all off)" and list(found)[-1] == "GLF + GFA + GPC"
+    assert found["GLF + GFA + GPC"] == make("fedecouple")
+    assert found["GFA"] == make("fedecouple", global_loss=0.0, lam=0.0)
+    assert found["FedRep (all off)"] == make("fedecouple", mu=0.0, lam=0.0, global_loss=0.0)
+    only = variants(make("fedecouple", mu=0.3), ["GPC"])
+    assert list(only) == ["GLF + GFA", "GLF + GFA + GPC"] and only["GLF + GFA"].mu == 0.3
+    with pytest.raises(ValueError, match="parts='anchors' is unknown"):
+        variants(make("fedecouple"), ["anchors"])
+
+
+def test_all_off_is_fedrep_and_each_run_happens_once(tmp_path):
+    seen = []
+    rows, figure = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
+    assert len(rows) == 8 and rows[list(PARTS)].drop_duplicates().shape[0] == 8 and len(seen) == 16
+    assert len(figure.axes) == 8
+    seen.clear()
+    again, _ = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
+    pd.testing.assert_frame_equal(rows, again)
+    assert len(seen) == 8 and all(state is None for *_, state in seen)  # read back, none trained
+    setting = Setting(rounds=2, clients=4, per_client=30)
+    run = last(rounds(make("fedrep", epochs=1), setting.build_net(), setting.federation(3), rounds=2, seed=3))
+    off = variants(make("fedecouple", epochs=1))["FedRep (all off)"]
+    kept = ablation.server(setting, off, 3, tmp_path)
+    assert same(run.server, {name: kept[name] for name in run.server})
+    assert float(rows["personal"][0]) == pytest.approx(sum(record["personal"] for record in run.records) / 2, abs=1e-12)
+
+
+def test_a_run_that_is_not_there_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="run this combination first"):
+        ablation.server(Setting(), make("fedecouple"), 0, tmp_path)
+
+
+def test_options_of_neither_setting_nor_method_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="lamda=2 is unknown; did you mean 'lam'"):
+        ablate(folder=tmp_path, lamda=2)
+    assert not list(tmp_path.iterdir())
+
+
+def factorial(value, seeds=2):
+    """Rows with personal accuracy value(seed, glf, gfa, gpc)."""
+    switches = [(a, b, c) for a in (False, True) for b in (False, True) for c in (False, True)]
+    return pd.DataFrame(
+        [
+            dict(zip(PARTS, on, strict=True)) | {"seed": seed, "personal": value(seed, *on)}
+            for on in switches for seed in range(seeds)
+        ]
+    )  # fmt: skip
+
+
+def test_effects_by_hand():
+    """GLF gives 5 points, and 3 more on seed 1; GFA 2 only together with GPC; GPC costs 1."""
+    found = effects(factorial(lambda s, f, a, p: 0.5 + 0.05 * f + 0.03 * f * s + 0.02 * a * p - 0.01 * p))
+    points = found.set_index(["part", "question"])["points"]
+    assert points["GLF", "on average"] == pytest.approx(6.5) and points["GLF", "alone"] == pytest.approx(6.5)
+    spread = found.set_index(["part", "question"])["std"]
+    assert spread["GLF", "on average"] == pytest.approx(3 / 2**0.5)
+    assert points["GFA", "alone"] == pytest.approx(0) and points["GFA", "in the whole"] == pytest.approx(2)
+    assert points["GFA", "on average"] == pytest.approx(1) and points["GPC", "on average"] == pytest.approx(0)
+
+
+def test_effects_need_every_combination():
+    whole = factorial(lambda *on: 0.5)
+    with pytest.raises(ValueError, match="every combination"):
+        effects(whole.iloc[1:])
+
+
+def test_constant_weighting_is_ordinary_distillation(net, local):
+    """With weight 1 the loss is cross-entropy plus lam KL; with trust it is less wherever the teacher doubts."""
+    start, other = net.init(0), net.init(1)
+    z = net.features(start, local.x)
+    dynamic, constant = (
+        make("fedecouple", weighting=kind).personal_loss(net, start, other, z, local.y)
+        for kind in ("dynamic", "constant")
+    )
+    assert (dynamic <= constant).all() and not torch.allclose(dynamic, constant)
