@@ -167,7 +167,7 @@ def test_demo_draws_three_figures_and_says_what_is_next(tmp_path):
     result = call("demo", "--seeds", 1, "--rounds", 1, "--embedding", "pca", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert {p.name for p in tmp_path.glob("*.png")} == {"accuracy.png", "clients.png", "features.png"}
-    for word in ("FedAvg + local training", "FedRep", "FedeCouple", "worst 10%", "make lab"):
+    for word in ("FedAvg + fine-tuning", "FedRep", "FedeCouple", "worst 10%", "make lab"):
         assert word in result.output
     again = call("demo", "--seeds", 1, "--rounds", 1, "--embedding", "pca", "--out", tmp_path)
     assert again.exit_code == 0 and "make lab" in again.output
