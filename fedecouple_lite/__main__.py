@@ -156,9 +156,12 @@ def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embed
 
 @command
 def benchmark(
-    preset: Literal["laptop", "small", "paper"] = "laptop", datasets: str | None = None, methods: str | None = None,
-    seeds: Annotated[int | None, typer.Option(min=1)] = None, device: str = "cpu",
-    rounds: Annotated[int | None, typer.Option(min=1)] = None, out: Path = Path("runs/benchmark"),
+    preset: Literal["laptop", "small", "paper"] = "laptop",
+    datasets: Annotated[str | None, typer.Option(help="comma-separated; the preset's where not given")] = None,
+    methods: Annotated[str | None, typer.Option(help="comma-separated; all where not given")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="the preset's where not given")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="the preset's where not given")] = None,
+    device: str = "cpu", out: Path = Path("runs/benchmark"),
 ):  # fmt: skip
     """All methods on several image sets and skews, tuned alike; resumable. "laptop": digits, in minutes; "small": MNIST
     and Fashion-MNIST with few images, an hour; "paper": five sets in the literature's setting, for a GPU."""

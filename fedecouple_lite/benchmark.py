@@ -40,7 +40,7 @@ class Preset:
 
 # "paper": the literature's usual setting (FedPAC and its follow-ups). "small": what two cores do in an hour.
 PRESETS = {
-    "laptop": Preset(("digits",), trials=1, setting=Setting(rounds=10)),
+    "laptop": Preset(("digits",), trials=1, setting=Setting(rounds=8)),
     "small": Preset(
         ("mnist", "fashion_mnist"), ("Dirichlet 0.1",), setting=Setting(rounds=40, per_client=90, test_share=1 / 3),
         common={"epochs": 2, "batch_size": 20},

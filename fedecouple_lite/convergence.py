@@ -137,7 +137,7 @@ def bound(
     """The theorem's terms; their sum bounds the average over `rounds` rounds T of E[||q_t||^2 + p_t^2].
 
     With gamma = lr * local_steps <= 1 / (4 L), equal weights and full participation: "start" 5/2 gap / (gamma T),
-    "noise" 5/2 gamma L sigma^2 (1 + 1/N) / K, "drift" 5/2 gamma^2 L^2 (kappa^2 + 2 sigma^2 / K), "teacher" 5/2 (bias +
+    "noise" 5/2 gamma L sigma^2 (1 + 1/N) / K, "drift" 5/2 gamma^2 L^2 (kappa^2 + 2 sigma^2 / K), "context" 5/2 (bias +
     change / gamma). gap: Phi at the start minus its lower bound. bias: average ||b_t||^2, the distillation gradient
     that the extractor leaves out. change: average growth of Phi a round as anchors and teacher are renewed (anchors
     never add to it). Raises ValueError where gamma is too large for the theorem.
@@ -150,7 +150,7 @@ def bound(
         "start": 2.5 * gap / (gamma * rounds),
         "noise": 2.5 * gamma * smoothness * sigma**2 * (1 + 1 / clients) / local_steps,
         "drift": 2.5 * (gamma * smoothness) ** 2 * (kappa**2 + 2 * sigma**2 / local_steps),
-        "teacher": 2.5 * (bias + change / gamma),
+        "context": 2.5 * (bias + change / gamma),
     }
 
 

@@ -283,6 +283,8 @@ def descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: i
         )  # fmt: skip
         terms = {"bound": sum(found.values())} | {f"of it: {k}": v + np.zeros(rounds) for k, v in found.items()}
         words = f"The bound is {terms['bound'][-1] / mean[-1]:.1f} times what was measured."
+        if found["context"][-1] < 0:
+            words += " Its context term is negative there, so a log scale cannot show it: the renewals lowered Phi."
     fig = rates({"measured, average of T rounds": mean}, terms)
     return fig, f"After {rounds} rounds the average squared gradient norm is {mean[-1]:.3g}. {words}"
 

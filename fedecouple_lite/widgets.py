@@ -151,7 +151,7 @@ def descent(seed: int = 0) -> Picture:
     def draw(step: float, local_steps: int, **constants: float) -> tuple[Any, str]:
         return plots.descent(random_problem(seed, h=1.0, c=1.5, global_loss=0.0, **constants), step, local_steps)
 
-    return Picture(controls, draw, "720px")
+    return Picture(controls, draw, "576px")
 
 
 class Training(w.VBox):
@@ -313,7 +313,7 @@ class Studio(w.VBox):
         self.buttons["run all eight"].on_click(lambda _: self.run(everything=True))
         self.buttons["stop"].on_click(lambda _: self.stop())
         self.bar = w.IntProgress(description="rounds")
-        self.image, self.map = (w.Image(format="png", layout=w.Layout(width="860px")) for _ in range(2))
+        self.image, self.map = (w.Image(format="png") for _ in range(2))
         self.caption, self.table = w.HTML("Choose, then press run. What was run before is read back."), w.HTML()
         self.left, self.right = (w.Dropdown(options=[], description=side) for side in ("left", "right"))
         for side in (self.left, self.right):
@@ -369,9 +369,8 @@ class Studio(w.VBox):
         self.left.value, self.right.value = names[0], names[-1]
         self.filling = False
         self._draw_map()
-        self.caption.value = (
-            f"{len(self.methods)} combinations, {len(self.seeds)} seeds each, {self.setting.rounds} rounds."
-        )
+        counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
+        self.caption.value = f"Combinations so far: {counted}."
 
     def _draw_map(self) -> None:
         with self.lock:
@@ -411,4 +410,4 @@ def results(rows: Any) -> Picture:
         mean = part.groupby("method")[metric].mean()
         return plots.dots(part, metric), f"{dataset}, {skew}: highest {metric} accuracy, {mean.idxmax()}."
 
-    return Picture(controls, draw, "620px")
+    return Picture(controls, draw, "576px")

@@ -21,6 +21,15 @@ def test_the_published_table_is_the_readmes(monkeypatch):
     assert "| FedeCouple |" in readme and len(pd.read_csv(rows)) == 2 * 3 * 5 * 12
 
 
+def test_the_benchmarks_tables_are_the_readmes(monkeypatch):
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import five_datasets
+
+    readme = (root / "README.md").read_text()
+    assert "| fedecouple |" in five_datasets.into_readme(readme) == readme
+
+
 def test_one_published_number_is_reproduced(tmp_path):
     """FedAvg, alpha 1.0, seed 0, equal epochs: run again from the row's own hyper-parameters."""
     rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / "digits.csv")

@@ -239,7 +239,10 @@ def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     studio = widgets.studio(setting, seeds=2, folder=tmp_path, epochs=1)
     studio.run()
     studio.thread.join()
-    assert studio.caption.value.startswith("1 combinations, 2 seeds") and studio.bar.value == studio.bar.max == 4
+    assert (
+        studio.caption.value == "Combinations so far: 1 (seeds: 2, rounds: 2)."
+        and studio.bar.value == studio.bar.max == 4
+    )
     curves = bytes(studio.image.value)
     studio.parts["GLF"].value, studio.forms["coupling"].value = False, "joint"
     studio.run()

@@ -25,6 +25,10 @@ CELLS = (
     "widgets.training(data, clients=5, epochs=1)",
     "figures = {}\nfor n in (1, 2, 3):\n    figures[n], (ax,) = plots.figure()\n    ax.set_title(n)\n"
     "widgets.slideshow(figures)",
+    "widgets.descent()",
+    "import tempfile\nfrom pathlib import Path\nfrom fedecouple_lite.experiment import Setting\n"
+    "few = Setting(rounds=2, clients=4, per_client=30)\n"
+    "widgets.studio(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
 )
 
 
@@ -67,7 +71,7 @@ def page(lab):
     """The notebook, all of its cells run."""
     with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1800})  # all cells in view: Lab draws no others
+        page = browser.new_page(viewport={"width": 1280, "height": 3600})  # all cells in view: Lab draws no others
         page.set_default_timeout(30_000)
         page.goto(lab)
         page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
@@ -82,7 +86,7 @@ class Widget:
 
     def __init__(self, page, cell):
         self.page, self.out = page, page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
-        self.image = self.out.locator("img.widget-image")
+        self.image = self.out.locator("img.widget-image").first
         self.image.wait_for()
 
     def slider(self, name):
@@ -168,3 +172,29 @@ def test_the_slideshow_moves(page):
     first = widget.src()
     widget.press_key("round", "ArrowRight")
     widget.changed(first)
+
+
+def test_measurement_and_bound_follow_the_constants(page):
+    widget = Widget(page, 4)
+    widget.says("The bound is")
+    first = widget.src()
+    widget.type("lambda", 1)
+    first = widget.changed(first)
+    widget.type("K", 1)
+    widget.changed(first)
+
+
+def test_the_studio_runs_two_combinations_and_maps_them(page):
+    widget = Widget(page, 5)
+    widget.click("run")
+    playwright.expect(widget.out).to_contain_text("Combinations so far: 1", timeout=20_000)
+    first = widget.src()
+    widget.out.get_by_label("GLF").uncheck()
+    widget.click("run")
+    playwright.expect(widget.out).to_contain_text("Combinations so far: 2", timeout=20_000)
+    widget.changed(first)
+    playwright.expect(widget.out.locator("td", has_text="GFA + GPC").last).to_be_visible()
+    spaces = widget.out.locator("img.widget-image").nth(1)
+    before = spaces.get_attribute("src")
+    widget.out.locator(".widget-dropdown", has_text="right").locator("select").select_option("GLF + GFA + GPC")
+    playwright.expect(spaces).not_to_have_attribute("src", before, timeout=20_000)

@@ -1,0 +1,71 @@
+"""Runs a preset of the benchmark and publishes it: data/results/benchmark/PRESET.csv and .json, and README's tables.
+
+Goes on where `python -m fedecouple_lite benchmark --preset PRESET` stopped, since both keep their runs in the same
+folder. "laptop" takes minutes, "small" about an hour on 2 cores:
+
+    python benchmarks/five_datasets.py laptop
+    FEDECOUPLE_DATA=folder python benchmarks/five_datasets.py small
+"""
+
+import json
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fedecouple_lite.benchmark import NINE, PRESETS, leaderboard, margins, measure
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "results" / "benchmark"
+
+
+def publish(name: str) -> None:
+    """Run `name` (or read it back) and write its two files."""
+    with tqdm(unit="round", delay=0.3) as bar:
+        rows = measure(
+            PRESETS[name],
+            ROOT / "runs" / "benchmark" / name / "runs",
+            lambda label, seed, state: bar.update() and None,
+            lambda dataset, skew, problem: bar.write(f"{dataset}, {skew} {problem}"),
+        )
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(RESULTS / f"{name}.csv", index=False)
+    about = {
+        "command": f"python -m fedecouple_lite benchmark --preset {name}",
+        "preset": asdict(PRESETS[name]),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A DataFrame of strings as a Markdown table."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def into_readme(readme: str) -> str:
+    """`readme` with personal accuracies and FedeCouple's leads between the markers."""
+    rows = pd.concat([pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))])
+    parts = [leaderboard(rows).rename_axis("method").reset_index().fillna("")]
+    leads = pd.DataFrame({"data set, skew": [f"{r.dataset}, {r.skew}" for r in margins(rows).itertuples()]})
+    for title, rivals in (("the best of the nine", NINE), ("the best of all others", None)):
+        found = margins(rows, rivals).itertuples()
+        leads[f"lead over {title}"] = [f"{r.points:+.1f} [{r.low:+.1f}, {r.high:+.1f}] ({r.rival})" for r in found]
+    leads["rank of 12"] = margins(rows)["rank"]
+    text = "\n\n".join(markdown(part) for part in (*parts, leads))
+    return re.sub(r"(?<=<!-- benchmark -->\n).*?(?=\n?<!-- /benchmark -->)", lambda _: text, readme, flags=re.S)
+
+
+if __name__ == "__main__":
+    for preset in sys.argv[1:]:
+        publish(preset)
+    path = ROOT / "README.md"
+    path.write_text(into_readme(path.read_text()))
