@@ -313,7 +313,7 @@ class Studio(w.VBox):
         self.buttons["run all eight"].on_click(lambda _: self.run(everything=True))
         self.buttons["stop"].on_click(lambda _: self.stop())
         self.bar = w.IntProgress(description="rounds")
-        self.image, self.map = (w.Image(format="png") for _ in range(2))
+        self.image, self.map = (w.Image(format="png", layout=w.Layout(align_self="flex-start")) for _ in range(2))
         self.caption, self.table = w.HTML("Choose, then press run. What was run before is read back."), w.HTML()
         self.left, self.right = (w.Dropdown(options=[], description=side) for side in ("left", "right"))
         for side in (self.left, self.right):
