@@ -144,6 +144,7 @@ def progress(state: State, drifts: Sequence[float]) -> Any:
     right.plot(range(1, len(drifts) + 1), drifts, **style(3), markersize=4)
     right.set(xlabel="round", ylabel="drift of the extractors", ylim=(0, 1.1 * max(drifts) or None))
     for ax in (left, right):
+        ax.set_xlim(0.5, max(4, len(drifts)) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 

@@ -307,7 +307,8 @@ class Studio(w.VBox):
         }  # fmt: skip
         for name, high in (("mu", 10.0), ("lam", 10.0), ("temperature", 10.0)):
             value = getattr(make("fedecouple", **common), name)
-            self.forms[name] = _slider(name, value, 0.5 if name == "temperature" else 0.0, high, 0.5)
+            low, text = (0.5, "T") if name == "temperature" else (0.0, name)
+            self.forms[name] = _slider(text, value, low, high, 0.5)
         self.buttons = {name: w.Button(description=name) for name in ("run", "run all eight", "stop")}
         self.buttons["run"].on_click(lambda _: self.run())
         self.buttons["run all eight"].on_click(lambda _: self.run(everything=True))
