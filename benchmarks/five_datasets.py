@@ -61,7 +61,7 @@ def into_readme(readme: str) -> str:
         leads[f"lead over {title}"] = [f"{r.points:+.1f} [{r.low:+.1f}, {r.high:+.1f}] ({r.rival})" for r in found]
     leads["rank of 12"] = margins(rows)["rank"]
     text = "\n\n".join(markdown(part) for part in (*parts, leads))
-    return re.sub(r"(?<=<!-- benchmark -->\n).*?(?=\n?<!-- /benchmark -->)", lambda _: text, readme, flags=re.S)
+    return re.sub(r"(?<=<!-- benchmark -->\n).*?(?=<!-- /benchmark -->)", lambda _: text + "\n", readme, flags=re.S)
 
 
 if __name__ == "__main__":

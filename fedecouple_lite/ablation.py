@@ -104,7 +104,7 @@ def effects(rows: Any, figure: str = "personal") -> Any:
     import pandas as pd
 
     parts = [part for part in PARTS if rows[part].nunique() == 2]
-    values = 100 * rows.pivot(index="seed", columns=parts, values=figure)
+    values = 100 * rows.pivot(index="seed", columns=parts, values=figure).sort_index(axis=1)  # all off first
     if values.shape[1] != 2 ** len(parts) or values.isna().any(axis=None):
         raise ValueError(f"rows must hold every combination of {', '.join(parts) or 'the parts'} for every seed")
     found = []

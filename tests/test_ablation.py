@@ -66,7 +66,9 @@ def factorial(value, seeds=2):
 
 def test_effects_by_hand():
     """GLF gives 5 points, and 3 more on seed 1; GFA 2 only together with GPC; GPC costs 1."""
-    found = effects(factorial(lambda s, f, a, p: 0.5 + 0.05 * f + 0.03 * f * s + 0.02 * a * p - 0.01 * p))
+    rows = factorial(lambda s, f, a, p: 0.5 + 0.05 * f + 0.03 * f * s + 0.02 * a * p - 0.01 * p)
+    found, shuffled = effects(rows), rows.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(found, effects(shuffled))
     points = found.set_index(["part", "question"])["points"]
     assert points["GLF", "on average"] == pytest.approx(6.5) and points["GLF", "alone"] == pytest.approx(6.5)
     spread = found.set_index(["part", "question"])["std"]
