@@ -27,7 +27,7 @@ SETTINGS = {
     "digits": (Setting(rounds=12), {}),
     "fashion_mnist": (
         Setting(dataset="fashion_mnist", alpha=0.1, rounds=20, per_client=90, test_share=1 / 3),
-        {"epochs": 2, "batch_size": 20},
+        {"epochs": 2, "batch_size": 20, "lr": 0.05},  # with 0.1 one combination diverges on one seed
     ),
 }
 FORMS = (

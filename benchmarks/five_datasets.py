@@ -36,6 +36,9 @@ def publish(name: str) -> None:
         )
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows.to_csv(RESULTS / f"{name}.csv", index=False)
+    tried = [tuning_row(path) for path in sorted((ROOT / "runs" / "benchmark" / name).rglob("tuning/*.json"))]
+    if tried:
+        pd.DataFrame(tried).to_csv(RESULTS / f"{name}-tuning.csv", index=False)
     about = {
         "command": f"python -m fedecouple_lite benchmark --preset {name}",
         "preset": asdict(PRESETS[name]),
@@ -43,6 +46,15 @@ def publish(name: str) -> None:
         "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def tuning_row(path: Path) -> dict:
+    """One trial: what was tried, and the validation accuracy (mean of the last five rounds) that judged it."""
+    run = json.loads(path.read_text())
+    accuracy = sum(record["personal"] for record in run["records"][-5:]) / len(run["records"][-5:])
+    values = {k: v for k, v in run["method"].items() if k != "name"}
+    cell = {"dataset": run["setting"]["dataset"], "alpha": run["setting"].get("alpha"), "method": run["method"]["name"]}
+    return cell | {"finished": run["finished"], "validation": accuracy, "hyperparameters": json.dumps(values)}
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -53,7 +65,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def into_readme(readme: str) -> str:
     """`readme` with personal accuracies and FedeCouple's leads between the markers."""
-    rows = pd.concat([pd.read_csv(path) for path in sorted(RESULTS.glob("*.csv"))])
+    rows = pd.concat([pd.read_csv(path) for path in (RESULTS / f"{name}.csv" for name in PRESETS) if path.exists()])
     parts = [leaderboard(rows).rename_axis("method").reset_index().fillna("")]
     leads = pd.DataFrame({"data set, skew": [f"{r.dataset}, {r.skew}" for r in margins(rows).itertuples()]})
     for title, rivals in (("the best of the nine", NINE), ("the best of all others", None)):

@@ -317,13 +317,14 @@ class Studio(w.VBox):
         self.image, self.map = (w.Image(format="png", layout=w.Layout(align_self="flex-start")) for _ in range(2))
         self.caption, self.table = w.HTML("Choose, then press run. What was run before is read back."), w.HTML()
         self.left, self.right = (w.Dropdown(options=[], description=side) for side in ("left", "right"))
-        for side in (self.left, self.right):
+        self.how = w.Dropdown(options=["pca", "umap"], description="map")
+        for side in (self.left, self.right, self.how):
             side.observe(lambda change: None if self.filling else self._guard(self._draw_map), names="value")
         wrap = w.Layout(flex_flow="row wrap")
         super().__init__([
             w.HBox(list(self.parts.values())), w.HBox(list(self.forms.values()), layout=wrap),
             w.HBox([*self.buttons.values(), self.bar]), self.caption, self.image, self.table,
-            w.HBox([self.left, self.right]), self.map,
+            w.HBox([self.left, self.right, self.how]), self.map,
         ])  # fmt: skip
 
     def chosen(self) -> tuple[str, FedAvg]:
@@ -361,9 +362,7 @@ class Studio(w.VBox):
             self.methods[label] = method
             self.results = [r for r in self.results if r["label"] != label] + fresh
             self.image.value = png(plots.multiples(self.results))
-            self.table.value = as_table(ablation.tidy(self.results).drop(columns=list(ablation.PARTS))).to_html(
-                index=False
-            )
+            self.table.value = self._tables()
         names = list(self.methods)
         self.filling = True  # one map at the end, not one for each of these
         self.left.options = self.right.options = names
@@ -373,6 +372,15 @@ class Studio(w.VBox):
         counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
         self.caption.value = f"Combinations so far: {counted}."
 
+    def _tables(self) -> str:
+        """What was run, and each part's effect once all eight combinations are there."""
+        rows = ablation.tidy(self.results)
+        shown = as_table(rows.drop(columns=list(ablation.PARTS))).to_html(index=False)
+        eight = rows[rows["method"].isin(ablation.variants(make("fedecouple", **self.common)))]
+        if eight["method"].nunique() == 8:
+            shown += ablation.effects(eight).round(2).to_html(index=False)
+        return shown
+
     def _draw_map(self) -> None:
         with self.lock:
             net, federation = self.setting.build_net(), self.setting.federation(self.seeds[0])
@@ -381,7 +389,7 @@ class Studio(w.VBox):
                 k: ablation.server(self.setting, self.methods[k], self.seeds[0], self.folder) for k in labels if k
             }
             spaces = {label: plots.feature_space(net, tensors, federation) for label, tensors in servers.items()}
-            self.map.value = png(plots.feature_map(spaces, "pca"))
+            self.map.value = png(plots.feature_map(spaces, self.how.value))
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:

@@ -258,6 +258,14 @@ def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} and len(files) == 4
 
 
+def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
+    studio = widgets.studio(Setting(rounds=1, clients=4, per_client=30), seeds=2, folder=tmp_path, epochs=1)
+    studio.run(everything=True)
+    studio.thread.join()
+    assert studio.caption.value.startswith("Combinations so far: 8") and "in the whole" in studio.table.value
+    assert studio.left.value == "FedRep (all off)" and studio.right.value == "GLF + GFA + GPC"
+
+
 def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
     studio = widgets.studio(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
     studio.run()
