@@ -4,6 +4,7 @@ Skipped where playwright or Chromium is missing; CHROMIUM names a browser that i
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -153,7 +154,7 @@ def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
     assert abs(widget.out.bounding_box()["height"] - height) < 2  # the page does not jump
     widget.type("rounds", 50)
     widget.click("start")
-    widget.says("Round 3:")
+    widget.says(re.compile(r"Round ([3-9]|\d\d):"))  # the page may skip a number
     widget.click("pause")
     page.wait_for_timeout(1000)
     paused = widget.changed(picture)
