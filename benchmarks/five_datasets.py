@@ -36,7 +36,10 @@ def publish(name: str) -> None:
         )
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows.to_csv(RESULTS / f"{name}.csv", index=False)
-    tried = [tuning_row(path) for path in sorted((ROOT / "runs" / "benchmark" / name).rglob("tuning/*.json"))]
+    paths = sorted((ROOT / "runs" / "benchmark" / name).rglob("tuning/*.json"))
+    tried = [
+        tuning_row(p) for p in paths if json.loads(p.read_text())["setting"]["rounds"] == PRESETS[name].tuning_rounds
+    ]
     if tried:
         pd.DataFrame(tried).to_csv(RESULTS / f"{name}-tuning.csv", index=False)
     about = {
@@ -65,14 +68,19 @@ def markdown(table: pd.DataFrame) -> str:
 
 def into_readme(readme: str) -> str:
     """`readme` with personal accuracies and FedeCouple's leads between the markers."""
-    rows = pd.concat([pd.read_csv(path) for path in (RESULTS / f"{name}.csv" for name in PRESETS) if path.exists()])
-    parts = [leaderboard(rows).rename_axis("method").reset_index().fillna("")]
-    leads = pd.DataFrame({"data set, skew": [f"{r.dataset}, {r.skew}" for r in margins(rows).itertuples()]})
-    for title, rivals in (("the best of the nine", NINE), ("the best of all others", None)):
-        found = margins(rows, rivals).itertuples()
-        leads[f"lead over {title}"] = [f"{r.points:+.1f} [{r.low:+.1f}, {r.high:+.1f}] ({r.rival})" for r in found]
-    leads["rank of 12"] = margins(rows)["rank"]
-    text = "\n\n".join(markdown(part) for part in (*parts, leads))
+    parts, leads = [], []
+    for name in PRESETS:
+        if (path := RESULTS / f"{name}.csv").exists():
+            rows = pd.read_csv(path)
+            parts.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            lead = pd.DataFrame({"cell": [f"`{name}`: {r.dataset}, {r.skew}" for r in margins(rows).itertuples()]})
+            for title, rivals in (("the best of the nine", NINE), ("the best of all others", None)):
+                found = margins(rows, rivals).itertuples()
+                lead[f"lead over {title}"] = [
+                    f"{r.points:+.1f} [{r.low:+.1f}, {r.high:+.1f}] ({r.rival})" for r in found
+                ]
+            leads.append(lead.assign(**{"rank of 12": margins(rows)["rank"]}))
+    text = "\n\n".join(markdown(part) for part in (*parts, pd.concat(leads)))
     return re.sub(r"(?<=<!-- benchmark -->\n).*?(?=<!-- /benchmark -->)", lambda _: text + "\n", readme, flags=re.S)
 
 

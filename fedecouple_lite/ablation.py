@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
@@ -31,13 +32,16 @@ def label(on: Sequence[str]) -> str:
 
 def variants(method: FedAvg, parts: Sequence[str] = tuple(PARTS)) -> dict[str, FedAvg]:
     """`method` with every combination of `parts` on (as `method` has them) or off, 2^len(parts), from none to all."""
+    is_off = {part for part, off in PARTS.items() if any(getattr(method, name) == v for name, v in off.items())}
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"parts={part!r} is unknown; {nearest(part, PARTS)}")
+        if part in is_off:
+            raise ValueError(f"parts={part!r} is off in this method already: {PARTS[part]}")
     found = {}
     for switches in sorted(product((False, True), repeat=len(parts)), key=sum):
         off = {k: v for part, on in zip(parts, switches, strict=True) if not on for k, v in PARTS[part].items()}
-        kept = [p for p in PARTS if p not in parts or switches[list(parts).index(p)]]
+        kept = [p for p in PARTS if p not in is_off and (p not in parts or switches[list(parts).index(p)])]
         found[label(kept)] = replace(method, **off)
     return found
 
@@ -55,24 +59,33 @@ def ablate(
     """
     from . import plots
 
+    parts, seeds = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts)), list(seeds)
+    if not parts or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"parts={parts} and seeds={seeds} must hold at least one each, no seed twice")
     known = {f.name for f in fields(Setting)}
     for name in options:
         if name not in known | set(hypers(FedeCouple)):
             raise ValueError(f"{name}={options[name]!r} is unknown; {nearest(name, [*known, *hypers(FedeCouple)])}")
     setting = Setting(dataset=dataset, partition=partition, **{k: v for k, v in options.items() if k in known})
     method = make("fedecouple", **{k: v for k, v in options.items() if k not in known})
-    results = run_all(setting, variants(method, parts), seeds, folder, on_round)
+    results = run_all(setting, variants(method, parts), seeds, Path(folder), on_round)
     return tidy(results), plots.multiples(results)
 
 
 def run_all(
     setting: Setting, methods: Mapping[str, FedAvg], seeds: Sequence[int], folder: Path, on_round: Watch
 ) -> list[Run]:
-    """`experiment.compare` that also keeps each finished run's server, for `server`."""
+    """`experiment.compare` that also keeps each finished run's server, for `server`; a run without it happens again."""
+    for method, seed in product(methods.values(), seeds):
+        stem = digest(setting, method, seed)
+        for old in folder.glob(f"*-{seed}-{stem}.json") if not (folder / f"{stem}.safetensors").exists() else ():
+            old.unlink()
 
     def watch(label: str, seed: int, state: State | None) -> None:
         if state is not None and state.round == setting.rounds:
-            save_file(state.server, folder / f"{digest(setting, methods[label], seed)}.safetensors")
+            path = folder / f"{digest(setting, methods[label], seed)}.safetensors"
+            save_file(state.server, part := path.with_suffix(f".{os.getpid()}.part"))
+            os.replace(part, path)  # whole or not at all
         on_round(label, seed, state)
 
     return compare(setting, methods, list(seeds), folder, watch)
@@ -83,7 +96,7 @@ def server(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -
     path = folder / f"{digest(setting, method, seed)}.safetensors"
     if not path.exists():
         raise ValueError(f"{path} is not there: run this combination first")
-    return load_file(path)
+    return load_file(path, device=setting.device)
 
 
 def tidy(results: Sequence[Run]) -> Any:
@@ -104,14 +117,14 @@ def effects(rows: Any, figure: str = "personal") -> Any:
     import pandas as pd
 
     parts = [part for part in PARTS if rows[part].nunique() == 2]
+    if not parts or rows.duplicated([*PARTS, "seed"]).any():
+        raise ValueError("rows must hold every combination of some parts once for every seed")
     values = 100 * rows.pivot(index="seed", columns=parts, values=figure).sort_index(axis=1)  # all off first
     if values.shape[1] != 2 ** len(parts) or values.isna().any(axis=None):
         raise ValueError(f"rows must hold every combination of {', '.join(parts) or 'the parts'} for every seed")
     found = []
     for part in parts:
-        with_it, without = (
-            values.xs(on, axis=1, level=part) if len(parts) > 1 else values[[on]] for on in (True, False)
-        )
+        with_it, without = (values.loc[:, values.columns.get_level_values(part) == on] for on in (True, False))
         lift = with_it.to_numpy() - without.to_numpy()  # (seeds, combinations of the others), none first, all last
         for question, column in (("on average", lift.mean(1)), ("alone", lift[:, 0]), ("in the whole", lift[:, -1])):
             std = column.std(ddof=1) if len(column) > 1 else np.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .data import DATASETS, nearest
 from .experiment import Setting, compare, summary, table, tune
 from .methods import METHODS, FedAvg, make
 from .phases import hypers
@@ -80,7 +82,7 @@ def command(setting: Setting, name: str, method: FedAvg, seed: int) -> str:
     words = [f"python -m fedecouple_lite run --method {name} --seed {seed}"]
     for f in fields(Setting):
         if (value := getattr(setting, f.name)) != f.default:
-            words.append(f"--{f.name.replace('_', '-')} {value!r}" if f.type != "str" else f"--{f.name} {value}")
+            words.append(f"--{f.name.replace('_', '-')} {shlex.quote(str(value))}")
     words += [f"--{h.replace('_', '-')} {getattr(method, h)}" for h in hypers(method)]
     return " ".join(words)
 
@@ -97,12 +99,18 @@ def measure(
     """
     import pandas as pd
 
+    for name in preset.methods:
+        if name not in METHODS:
+            raise ValueError(f"methods={name!r} is unknown; {nearest(name, METHODS)}")
+    for name in preset.datasets:
+        if name not in DATASETS and not name.endswith(".npz"):
+            raise ValueError(f"datasets={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
     parts: list[Any] = []
     problem = ""
     for dataset, skew, setting in cells(preset):
-        place = folder / f"{dataset}-{skew.replace(' ', '')}"
+        place = folder / f"{Path(dataset).stem}-{skew.replace(' ', '')}"
         try:
-            setting.federation(0)
+            setting.federation(0), setting.build_net()
         except ValueError as error:
             problem = str(error)
             on_cell(dataset, skew, problem)
@@ -138,6 +146,9 @@ def margins(rows: Any, rivals: Sequence[str] | None = None) -> Any:
     import pandas as pd
     from scipy.stats import t
 
+    there = set(rows["method"])
+    if "fedecouple" not in there or not there & set(rivals or there - {"fedecouple"}):
+        raise ValueError(f"rows hold {sorted(there)}; fedecouple and one of rivals={rivals} are needed")
     found = []
     for (dataset, skew), part in rows.groupby(["dataset", "skew"], sort=False):
         wide = 100 * part.pivot(index="seed", columns="method", values="personal")
@@ -158,7 +169,7 @@ def leaderboard(rows: Any) -> Any:
     columns = {}
     for (dataset, skew), part in rows.groupby(["dataset", "skew"], sort=False):
         figures = 100 * summary(part[["method", "seed", *_numbers(part)]])["personal"]
-        ranks = figures["mean"].rank(ascending=False).astype(int)
+        ranks = figures["mean"].rank(ascending=False, method="min").astype(int)
         columns[f"{dataset}, {skew}"] = {
             m: f"{figures.loc[m, 'mean']:.1f} +- {figures.loc[m, 'std']:.1f} ({ranks[m]})".replace(" +- nan", "")
             for m in figures.index

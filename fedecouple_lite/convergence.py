@@ -143,6 +143,8 @@ def bound(
     never add to it). Raises ValueError where gamma is too large for the theorem.
     """
     gamma = lr * local_steps
+    if local_steps < 1 or clients < 1 or np.min(rounds) < 1:
+        raise ValueError(f"local_steps={local_steps}, clients={clients} and rounds={rounds} must be at least 1")
     if not 0 < gamma * smoothness <= 0.25 + 1e-12:
         found = f"lr * local_steps * L = {gamma * smoothness:.3g}"
         raise ValueError(f"lr={lr}, local_steps={local_steps}: {found} must be above 0 and at most 1/4")
@@ -166,8 +168,15 @@ def fit_rate(curves: np.ndarray, first: int = 1, resamples: int = 1000, seed: in
     """Least-squares slope of log(curves' mean over seeds) on log(t), t = first, ..., T, at 25 log-spaced rounds, with a
     95 % bootstrap interval over seeds: rows of `curves`, (S >= 2, T). Rounds of one run are no independent sample."""
     curves = np.asarray(curves, dtype=float)
-    if curves.ndim != 2 or len(curves) < 2 or not (curves > 0).all() or not 1 <= first < curves.shape[1]:
-        raise ValueError(f"curves of shape {curves.shape} must be positive, (S >= 2 seeds, T > first={first} rounds)")
+    if (
+        curves.ndim != 2
+        or len(curves) < 2
+        or not ((curves > 0) & np.isfinite(curves)).all()
+        or not 1 <= first < curves.shape[1]
+    ):
+        raise ValueError(
+            f"curves of shape {curves.shape} must be positive and finite, (S >= 2 seeds, T > first={first} rounds)"
+        )
     t = np.unique(np.geomspace(first, curves.shape[1], 25).round().astype(int))
     rng, x = np.random.default_rng(seed), np.log(t) - np.log(t).mean()
 
@@ -281,6 +290,8 @@ def descend(problem: Problem, lr: float, local_steps: int, rounds: int, replicas
 
     replicas: independent noise, averaged: the theorem bounds an expectation. A run that diverges gives inf or NaN.
     """
+    if rounds < 1 or replicas < 1 or local_steps < 1:
+        raise ValueError(f"rounds={rounds}, replicas={replicas} and local_steps={local_steps} must be at least 1")
     found = list(_rounds(problem, lr, local_steps, rounds, replicas, np.random.default_rng(seed)))
     measured, bias, change, values = (np.array(column) for column in zip(*found, strict=True))
     return Descent(measured, bias, change, float(values[0]) - problem.lowest)

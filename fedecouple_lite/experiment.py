@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -108,7 +109,7 @@ def run(
         result["finished"] = True
     finally:
         if result["records"]:
-            part = out.with_name(out.name + ".part")  # whole or not at all
+            part = out.with_name(f"{out.name}.{os.getpid()}-{threading.get_ident()}.part")  # whole or not at all
             part.write_text(json.dumps(plain(result), indent=1) + "\n")
             os.replace(part, out)
     return plain(result)
@@ -136,8 +137,12 @@ def _once(
     setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: Callable[[State | None], None], label: str
 ) -> Run:
     path = folder / f"{label}-{seed}-{digest(setting, method, seed)}.json"
-    old = json.loads(path.read_text()) if path.exists() else {}
-    if not old.get("finished"):
+    try:
+        old = json.loads(path.read_text())
+        finished = old["finished"] and bool(old["records"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        finished = False
+    if not finished:
         return run(setting, method, seed, path, on_round, label)
     on_round(None)
     return old | {"label": label}

@@ -300,18 +300,18 @@ class Studio(w.VBox):
         self.filling = False
         self.stopping, self.lock = threading.Event(), threading.Lock()
         self.parts = {part: w.Checkbox(value=True, description=part, indent=False) for part in ablation.PARTS}
-        known = hypers(METHODS["fedecouple"])
+        known, plain = hypers(METHODS["fedecouple"]), make("fedecouple", **common)
         self.forms: dict[str, Any] = {
-            name: w.Dropdown(options=list(f.metadata["choices"]), value=f.default, description=name)
+            name: w.Dropdown(options=list(f.metadata["choices"]), value=getattr(plain, name), description=name)
             for name, f in known.items() if f.metadata["choices"]
         }  # fmt: skip
         for name, high in (("mu", 10.0), ("lam", 10.0), ("temperature", 10.0)):
-            value = getattr(make("fedecouple", **common), name)
+            value = getattr(plain, name)
             low, text = (0.5, "T") if name == "temperature" else (0.0, name)
-            self.forms[name] = _slider(text, value, low, high, 0.5)
+            self.forms[name] = _slider(text, value, min(low, value), max(high, value), 0.1)
         self.buttons = {name: w.Button(description=name) for name in ("run", "run all eight", "stop")}
-        self.buttons["run"].on_click(lambda _: self.run())
-        self.buttons["run all eight"].on_click(lambda _: self.run(everything=True))
+        self.buttons["run"].on_click(lambda _: self._guard(self.run))
+        self.buttons["run all eight"].on_click(lambda _: self._guard(partial(self.run, everything=True)))
         self.buttons["stop"].on_click(lambda _: self.stop())
         self.bar = w.IntProgress(description="rounds")
         self.image, self.map = (w.Image(format="png", layout=w.Layout(align_self="flex-start")) for _ in range(2))
@@ -333,29 +333,48 @@ class Studio(w.VBox):
         on = [part for part, box in self.parts.items() if box.value]
         plain = make("fedecouple", **self.common)
         changed = [f"{name} {form.value}" for name, form in self.forms.items() if form.value != getattr(plain, name)]
-        return ", ".join([ablation.label(on), *changed]), ablation.variants(method)[ablation.label(on)]
+        off = {k: v for part in ablation.PARTS if part not in on for k, v in ablation.PARTS[part].items()}
+        return ", ".join([ablation.label(on), *changed]), replace(method, **off)
 
     def run(self, everything: bool = False) -> None:
         """Train what is chosen (or all eight combinations of the parts) in the background."""
         if self.thread is not None and self.thread.is_alive():
-            return
-        label, method = self.chosen()
-        added = ablation.variants(make("fedecouple", **self.common)) if everything else {label: method}
+            if not self.stopping.is_set():
+                return
+            self.thread.join()  # it gives up at its next round
+        added = dict([self.chosen()])
+        if everything:
+            added = ablation.variants(make("fedecouple", **self.common))
         self.stopping.clear()
         self.bar.value, self.bar.max = 0, len(added) * len(self.seeds) * self.setting.rounds
-        self.thread = threading.Thread(target=self._guard, args=(partial(self._train, added),), daemon=True)
+        self.thread = threading.Thread(target=self._guard, args=(partial(self._work, added),), daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
         """Give up the run in progress; finished seeds are kept."""
         self.stopping.set()
 
+    def _work(self, added: dict[str, FedAvg]) -> None:
+        try:
+            self._train(added)
+            counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
+            self.caption.value = f"Combinations so far: {counted}."
+        except InterruptedError:
+            self.caption.value = "Stopped; finished seeds are kept, run goes on."
+        finally:
+            if self.methods:
+                names, self.filling = list(self.methods), True  # one map at the end, not one for each of these
+                self.left.options = self.right.options = names
+                self.left.value, self.right.value = names[0], names[-1]
+                self.filling = False
+                self._draw_map()
+
     def _train(self, added: dict[str, FedAvg]) -> None:
         def on_round(label: str, seed: int, state: State | None) -> None:
             self.bar.value += self.setting.rounds if state is None else 1
             self.caption.value = f"{label}, seed {seed}" + (f", round {state.round}" if state else ": from the cache")
             if self.stopping.is_set():
-                raise InterruptedError("stopped; press run to go on")
+                raise InterruptedError
 
         for label, method in added.items():
             fresh = ablation.run_all(self.setting, {label: method}, self.seeds, self.folder, on_round)
@@ -363,20 +382,12 @@ class Studio(w.VBox):
             self.results = [r for r in self.results if r["label"] != label] + fresh
             self.image.value = png(plots.multiples(self.results))
             self.table.value = self._tables()
-        names = list(self.methods)
-        self.filling = True  # one map at the end, not one for each of these
-        self.left.options = self.right.options = names
-        self.left.value, self.right.value = names[0], names[-1]
-        self.filling = False
-        self._draw_map()
-        counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
-        self.caption.value = f"Combinations so far: {counted}."
 
     def _tables(self) -> str:
         """What was run, and each part's effect once all eight combinations are there."""
         rows = ablation.tidy(self.results)
         shown = as_table(rows.drop(columns=list(ablation.PARTS))).to_html(index=False)
-        eight = rows[rows["method"].isin(ablation.variants(make("fedecouple", **self.common)))]
+        eight = rows[rows["method"].isin(ablation.variants(make("fedecouple")))]
         if eight["method"].nunique() == 8:
             shown += ablation.effects(eight).round(2).to_html(index=False)
         return shown

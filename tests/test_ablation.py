@@ -77,6 +77,13 @@ def test_effects_by_hand():
     assert points["GFA", "on average"] == pytest.approx(1) and points["GPC", "on average"] == pytest.approx(0)
 
 
+def test_effects_of_one_part(tmp_path):
+    rows, _ = ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
+    found = effects(rows)
+    wide = 100 * rows.pivot(index="seed", columns="GFA", values="personal")
+    assert found["points"].tolist() == pytest.approx([(wide[True] - wide[False]).mean()] * 3)
+
+
 def test_effects_need_every_combination():
     whole = factorial(lambda *on: 0.5)
     with pytest.raises(ValueError, match="every combination"):
@@ -92,3 +99,28 @@ def test_constant_weighting_is_ordinary_distillation(net, local):
         for kind in ("dynamic", "constant")
     )
     assert (dynamic <= constant).all() and not torch.allclose(dynamic, constant)
+
+
+def test_damaged_or_missing_files_are_made_again(tmp_path):
+    rows, _ = ablate(parts=["GFA"], seeds=[0], folder=tmp_path, **SMALL)
+    one, two = sorted(tmp_path.glob("*.json"))
+    one.write_text("{")
+    weights = sorted(tmp_path.glob("*.safetensors"))
+    weights[0].unlink()
+    pd.testing.assert_frame_equal(
+        rows.drop(columns="seconds"),
+        ablate(parts="GFA", seeds=[0], folder=tmp_path, **SMALL)[0].drop(columns="seconds"),
+    )
+    assert sorted(tmp_path.glob("*.safetensors")) == weights and two.exists() and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("wrong", [{"parts": []}, {"seeds": []}, {"seeds": [0, 0]}])
+def test_nothing_to_ablate_is_an_error(wrong, tmp_path):
+    with pytest.raises(ValueError, match="must hold at least one each"):
+        ablate(folder=tmp_path, **wrong)
+
+
+def test_a_part_that_is_off_already_cannot_be_switched():
+    with pytest.raises(ValueError, match="parts='GFA' is off"):
+        variants(make("fedecouple", mu=0.0))
+    assert list(variants(make("fedecouple", mu=0.0), ["GLF"])) == ["GPC", "GLF + GPC"]

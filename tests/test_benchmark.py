@@ -87,6 +87,12 @@ def test_margins_by_hand():
     assert margins(made_up(), NINE)["rival"].item() == "fedper"
 
 
+def test_margins_need_fedecouple_and_a_rival():
+    for rows, rivals in ((made_up().query("method != 'fedecouple'"), None), (made_up(), ["nope"])):
+        with pytest.raises(ValueError, match="are needed"):
+            margins(rows, rivals)
+
+
 def test_leaderboard_ranks_by_mean():
     column = leaderboard(made_up())["d, s"]
     assert column["fedecouple"] == "92.0 +- 2.0 (1)" and column["fedper"].endswith("(3)")
@@ -114,6 +120,13 @@ def test_the_command_line_prints_the_table_and_refuses_unknown_names(tmp_path):
     result = call("benchmark", *flags)
     assert result.exit_code == 0 and "FedeCouple minus the best other" in result.output, result.output
     assert len(pd.read_csv(tmp_path / "laptop" / "table.csv")) == 6
-    for bad in (("--methods", "fedprr"), ("--datasets", "digitz"), ("--preset", "huge")):
+    for bad in (
+        ("--methods", "fedper,fedprr"),
+        ("--datasets", "digits,digitz"),
+        ("--preset", "huge"),
+        ("--methods", ""),
+    ):
         result = call("benchmark", *bad, "--out", tmp_path / "bad")
-        assert result.exit_code == 2 and bad[1] in result.output
+        assert result.exit_code == 2 and bad[1].split(",")[-1] in result.output and not (tmp_path / "bad").exists()
+    twice = call("benchmark", *flags[:6], "--methods", "fedper,fedper", "--out", tmp_path / "twice")
+    assert twice.exit_code == 0 and "FedeCouple minus" not in twice.output  # nothing to compare it with

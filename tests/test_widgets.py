@@ -273,7 +273,7 @@ def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
         time.sleep(0.01)
     studio.stop()
     studio.thread.join()
-    assert "stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
+    assert "Stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
     wrong = widgets.studio(Setting(clients=5000), seeds=1, folder=tmp_path)
     wrong.run()
     wrong.thread.join()
@@ -287,3 +287,21 @@ def test_results_by_data_set_skew_and_metric():
     assert "highest personal accuracy, fedper" in panel.caption.value
     panel.controls["metric"].value = "global"
     assert "this cell is empty" in panel.caption.value
+
+
+def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_path):
+    studio = widgets.studio(
+        Setting(rounds=30, clients=4, per_client=30), seeds=1, folder=tmp_path, coupling="joint", mu=20.0, epochs=1
+    )
+    label, method = studio.chosen()
+    assert (label, method.coupling, method.mu) == ("GLF + GFA + GPC", "joint", 20.0)
+    studio.forms["mu"].value = 0.0
+    assert studio.chosen()[0] == "GLF + GFA + GPC, mu 0.0"
+    studio.run()
+    studio.stop()
+    studio.run()  # waits for the first to give up
+    studio.thread.join()
+    assert studio.caption.value.startswith("Combinations so far: 1")
+    wrong = widgets.studio(Setting(rounds=1, clients=4), seeds=1, folder=tmp_path, mu=0.0)
+    wrong.buttons["run all eight"].click()
+    assert "parts='GFA' is off in this method already" in wrong.caption.value.replace("&#x27;", "'")
