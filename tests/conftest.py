@@ -1,6 +1,7 @@
 """Small real data for every test: some digits, four clients, a tiny net."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,14 @@ def _shared() -> Path | None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     given = os.environ.get("FEDECOUPLE_DATA")
     return Path(given) if given else beside if beside.exists() else None
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """pyplot keeps every figure until it is closed, and warns at twenty."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -84,10 +84,8 @@ class FedeCouple(FedAvg):
     def both_pulls(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """The joint form: both cross-entropies and one mu * Omega, in one step, (B,)."""
         z = net.features(client, x)
-        both = self.global_loss * cross_entropy(net.classify(download, z), y) + cross_entropy(
-            net.classify(client, z), y
-        )
-        return both + self.mu * self.omega(client, z, y)
+        own, of_server = (cross_entropy(net.classify(tensors, z), y) for tensors in (client, download))
+        return own + self.global_loss * of_server + self.mu * self.omega(client, z, y)
 
     def omega(self, client: Tensors, z: Tensor, y: Tensor) -> Tensor:
         """Omega = ||f(theta_i; x) - a_iy||^2 / d, (B,)."""
