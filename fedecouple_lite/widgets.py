@@ -358,9 +358,9 @@ class Studio(w.VBox):
         try:
             self._train(added)
             counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
-            self.caption.value = f"Combinations so far: {counted}."
+            said = f"Combinations so far: {counted}."
         except InterruptedError:
-            self.caption.value = "Stopped; finished seeds are kept, run goes on."
+            said = "Stopped; finished seeds are kept, run goes on."
         finally:
             if self.methods:
                 names, self.filling = list(self.methods), True  # one map at the end, not one for each of these
@@ -368,6 +368,7 @@ class Studio(w.VBox):
                 self.left.value, self.right.value = names[0], names[-1]
                 self.filling = False
                 self._draw_map()
+        self.caption.value = said  # last: it tells the reader that run may be pressed again
 
     def _train(self, added: dict[str, FedAvg]) -> None:
         def on_round(label: str, seed: int, state: State | None) -> None:
