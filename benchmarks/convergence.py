@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fedecouple_lite import make
 from fedecouple_lite.convergence import gradient_norms
-from fedecouple_lite.engine import State, rounds
+from fedecouple_lite.engine import rounds, start
 from fedecouple_lite.experiment import Setting
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,9 +55,7 @@ def measure(case: str, seed: int, total: int = ROUNDS) -> pd.DataFrame:
     method = make(**{"name": options.pop("method")} | options)
     setting = replace(SETTING, alpha=alpha)
     federation, net = setting.federation(seed).to(dtype=torch.float64), setting.build_net()
-    weights = net.init(seed, torch.float64)
-    state = State(0, method.init_server(weights), (method.init(weights),) * len(federation))
-    rows = []
+    state, rows = start(method, net, federation, seed), []
     for t in range(total):
         rows.append({"case": case, "seed": seed, "round": t, **gradient_norms(method, net, federation, state)})
         now = replace(method, lr=method.lr * SCHEDULES[schedule](t))

@@ -39,11 +39,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(function, eval_str=True).parameters
     flags, kinds = [], get_type_hints(Setting)
     for f in fields(Setting) if "setting" in own else ():
-        kind: Any = Annotated.__class_getitem__((kinds[f.name], typer.Option(help=f.metadata["help"])))  # type: ignore[attr-defined]  # built at run time
-        flags.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=kind))
+        option = typer.Option(f.default, help=f.metadata["help"])
+        flags.append(
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kinds[f.name])
+        )
 
-    @wraps(function)
-    def guarded(**values: Any) -> None:
+    def run_guarded(**values: Any) -> None:
         try:
             if flags:
                 values["setting"] = Setting(**{f.name: values.pop(f.name) for f in flags})
@@ -56,7 +57,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1 if isinstance(error, FloatingPointError) else 2) from None
 
     shown = [*(p for name, p in own.items() if name != "setting"), *flags]
-    guarded.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    guarded: Any = wraps(function)(run_guarded)
+    guarded.__signature__ = inspect.Signature(shown)
     guarded.__annotations__ = {p.name: p.annotation for p in shown}
     lists = (f"{name}: " + " ".join(f"--{h.replace('_', '-')}" for h in hypers(m)) for name, m in METHODS.items())
     extra = {"allow_extra_args": True, "ignore_unknown_options": True} if "context" in own else {}
@@ -166,15 +168,16 @@ def benchmark(
     """All methods on several image sets and skews, tuned alike; resumable. "laptop": digits, in minutes; "small": MNIST
     and Fashion-MNIST with few images, an hour; "paper": five sets in the literature's setting, for a GPU."""
     chosen = study.PRESETS[preset]
-    lists = {"datasets": datasets, "methods": methods}
-    wanted: dict[str, Any] = {k: tuple(dict.fromkeys(v.split(","))) for k, v in lists.items() if v is not None}
-    chosen = replace(chosen, **{k: v for k, v in (wanted | {"seeds": seeds}).items() if v})  # type: ignore[arg-type]
-    chosen = replace(chosen, setting=replace(chosen.setting, device=device, rounds=rounds or chosen.setting.rounds))
-    out = out / preset
+    if datasets is not None:
+        chosen = replace(chosen, datasets=tuple(dict.fromkeys(datasets.split(","))))
+    if methods is not None:
+        chosen = replace(chosen, methods=tuple(dict.fromkeys(methods.split(","))))
+    setting = replace(chosen.setting, device=device, rounds=rounds or chosen.setting.rounds)
+    chosen, out = replace(chosen, seeds=seeds or chosen.seeds, setting=setting), out / preset
     with tqdm(total=study.length(chosen), unit="round", dynamic_ncols=True, delay=0.3) as bar:
 
         def on_round(label: str, seed: int, state: engine.State | None) -> None:
-            bar.update((study.length_of(chosen, label)) if state is None else 1)
+            bar.update(study.length_of(chosen, label) if state is None else 1)
 
         def on_cell(dataset: str, skew: str, problem: str) -> None:
             bar.set_description(f"{dataset}, {skew}", refresh=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .data import DATASETS, nearest
-from .experiment import Setting, compare, summary, table, tune
+from .experiment import Setting, compare, table, tune
 from .methods import METHODS, FedAvg, make
 from .phases import hypers
 
@@ -144,7 +144,7 @@ def margins(rows: Any, rivals: Sequence[str] | None = None) -> Any:
     """Per (dataset, skew): FedeCouple's mean lead in personal accuracy over the best of `rivals` (None: all others), in
     points, paired by seed, with its 95 % t-interval (NaN for one seed), that rival, and FedeCouple's rank among all."""
     import pandas as pd
-    from scipy.stats import t
+    from scipy.stats import ttest_rel
 
     there = set(rows["method"])
     if "fedecouple" not in there or not there & set(rivals or there - {"fedecouple"}):
@@ -154,10 +154,9 @@ def margins(rows: Any, rivals: Sequence[str] | None = None) -> Any:
         wide = 100 * part.pivot(index="seed", columns="method", values="personal")
         ours, others = wide["fedecouple"], wide.drop(columns="fedecouple")
         rival = others[[m for m in others if rivals is None or m in rivals]].mean().idxmax()
-        lead, n = (ours - wide[rival]).to_numpy(), len(wide)
-        half = t.ppf(0.975, n - 1) * lead.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-        row = {"dataset": dataset, "skew": skew, "rival": rival, "points": lead.mean()}
-        row |= {"low": lead.mean() - half, "high": lead.mean() + half}
+        row = {"dataset": dataset, "skew": skew, "rival": rival, "points": (ours - wide[rival]).mean()}
+        low, high = ttest_rel(ours, wide[rival]).confidence_interval() if len(wide) > 1 else (np.nan, np.nan)
+        row |= {"low": low, "high": high}
         found.append(row | {"rank": int((others.mean() > ours.mean()).sum()) + 1})
     return pd.DataFrame(found)
 
@@ -168,14 +167,10 @@ def leaderboard(rows: Any) -> Any:
 
     columns = {}
     for (dataset, skew), part in rows.groupby(["dataset", "skew"], sort=False):
-        figures = 100 * summary(part[["method", "seed", *_numbers(part)]])["personal"]
+        figures = 100 * part.groupby("method", sort=False)["personal"].agg(["mean", "std"])
         ranks = figures["mean"].rank(ascending=False, method="min").astype(int)
         columns[f"{dataset}, {skew}"] = {
             m: f"{figures.loc[m, 'mean']:.1f} +- {figures.loc[m, 'std']:.1f} ({ranks[m]})".replace(" +- nan", "")
             for m in figures.index
         }
     return pd.DataFrame(columns)
-
-
-def _numbers(rows: Any) -> Sequence[str]:
-    return [c for c in rows.select_dtypes("number") if c != "seed"]

@@ -6,6 +6,7 @@ objectives in its abstract; objective, proof and constants here are our own.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from .methods import FedAvg
 from .models import DecoupledNet
 from .partition import Federation
 from .phases import Measure, Phase
-from .tensors import EXTRACTOR, Tensors, flat, pick, weighted_mean
+from .tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
 
 # --- A method's own objective, on real clients ---
 
@@ -52,9 +53,9 @@ def objective(method: FedAvg, net: DecoupledNet, federation: Federation, state: 
     download = method.send(state.server, k)
     client = method.receive(state.clients[k], download)
     x, y = images_of(federation, federation.train[k])
-    parts = []
+    parts, features = [], forward(net.features, client, x)  # nothing moves, so one pass serves all phases
     for phase in method.phases():
-        inputs = forward(net.features, client, x) if phase.on_features else x
+        inputs = features if phase.on_features else x
         if isinstance(phase, Measure):
             client = {**client, **phase.compute(net, inputs, y, torch.ones_like(y, dtype=x.dtype))}
         else:
@@ -87,23 +88,25 @@ def gradient_norms(method: FedAvg, net: DecoupledNet, federation: Federation, st
         of_mean = float(mean[name].square().sum())
         found["extractor" if EXTRACTOR in name else "classifiers"] += of_mean if name in averaged else own
         found["dissimilarity"] += own - of_mean if name in averaged else 0.0
-    shared = {name: t for name, t in state.server.items() if name.startswith("classifier.")}
+    shared = {name: t for name, t in state.server.items() if name.startswith(CLASSIFIER)}
     apart = [sum(float((c[name] - t).square().sum()) for name, t in shared.items()) for c in state.clients]
     return {**found, "distance": float(p @ apart) if shared else float("nan")}
 
 
-def noise(method: FedAvg, net: DecoupledNet, federation: Federation, state: State, draws: int = 8, seed: int = 0):
-    """Estimate of sigma^2: mean over clients, phases and `draws` batches (drawn with replacement, so unbiased) of
-    ||batch gradient - full gradient||^2, the greater of the phases'. batch_size at or above n_i has noise too."""
-    rng, worst = np.random.default_rng(seed), []
+def noise(
+    method: FedAvg, net: DecoupledNet, federation: Federation, state: State, draws: int = 8, seed: int = 0
+) -> float:
+    """Estimate of sigma^2: ||batch gradient - full gradient||^2, mean over clients and `draws` batches (drawn with
+    replacement, so unbiased), of the noisiest phase."""
+    rng, by_phase = np.random.default_rng(seed), defaultdict[int, list[float]](list)
     for k in range(len(federation)):
         for i, part in enumerate(objective(method, net, federation, state, k)):
             exact = flat(part.gradient(net)[1])
             size = min(method.batch_size, len(part.y))
             picks = [torch.from_numpy(rng.integers(0, len(part.y), size)) for _ in range(draws)]
             found = [float((flat(part.gradient(net, index)[1]) - exact).square().sum()) for index in picks]
-            worst += [(i, np.mean(found))]
-    return max(float(np.mean([v for i, v in worst if i == phase])) for phase in {i for i, _ in worst})
+            by_phase[i] += found  # as many for every client
+    return max(float(np.mean(found)) for found in by_phase.values())
 
 
 def smoothness(method: FedAvg, net: DecoupledNet, federation: Federation, state: State, steps: int = 12) -> float:
@@ -119,7 +122,7 @@ def smoothness(method: FedAvg, net: DecoupledNet, federation: Federation, state:
             for _ in range(steps):
                 v = v / v.norm()
                 products = torch.autograd.grad(g @ v, leaves, retain_graph=True)
-                v = torch.cat([product.reshape(-1) for product in products])
+                v = flat(dict(zip(weights, products, strict=True)))
                 size = float(v.norm())
                 if size == 0:
                     break

@@ -168,6 +168,12 @@ def backend_for(backend: str, data: Dataset) -> tuple[str, int]:
     return backend, 1 if backend == "loop" or not on_cpu else os.cpu_count() or 1
 
 
+def start(method: FedAvg, net: DecoupledNet, federation: Federation, seed: int = 0) -> State:
+    """The state before the first round: the same weights for the server and all clients."""
+    weights = net.init(seed, federation.data.mean.dtype, federation.data.y.device)
+    return State(0, method.init_server(weights), (method.init(weights),) * len(federation))
+
+
 def rounds(
     method: FedAvg, net: DecoupledNet, federation: Federation, *, rounds: int, seed: int = 0,
     participation: float = 1.0, backend: str = "auto", eval_every: int = 1, state: State | None = None,
@@ -187,8 +193,7 @@ def rounds(
         wanted = f"{data.in_shape} and {len(data.classes)} classes"
         raise ValueError(f"net takes images {net.in_shape} and {net.classes} classes; data={data.name!r} has {wanted}")
     if state is None:
-        weights = net.init(seed, data.mean.dtype, data.y.device)
-        state = State(0, method.init_server(weights), (method.init(weights),) * n)
+        state = start(method, net, federation, seed)
     backend, workers = backend_for(backend, data)
     pool = Pool(net, workers)
     try:

@@ -7,6 +7,7 @@ travels" is a choice of prefixes. Nothing here changes an argument.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ def weighted_mean(many: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
         raise ValueError(f"weights={list(weights)} must be {len(many)} numbers >= 0, not all zero")
     if any(tensors.keys() != many[0].keys() for tensors in many):
         raise ValueError("many: the dictionaries must hold the same names")
-    return {name: sum(w / total * t[name] for w, t in zip(weights, many, strict=True)) for name in many[0]}  # type: ignore[misc]  # sum's 0
+    shares = [weight / total for weight in weights]
+    return {name: reduce(torch.add, (p * t[name] for p, t in zip(shares, many, strict=True))) for name in many[0]}
 
 
 def rename(tensors: Tensors, old: str, new: str) -> Tensors:
