@@ -7,13 +7,13 @@ the table between the markers in README.md. Interrupted, it goes on where it sto
 """
 
 import json
-import re
 import time
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from readme import put
 from tqdm import tqdm
 
 from fedecouple_lite import METHODS, make
@@ -69,7 +69,7 @@ def readme_table(rows: pd.DataFrame) -> str:
 
 def into_readme(text: str, readme: str) -> str:
     """`readme` with `text` between its markers."""
-    return re.sub(r"(?s)(<!-- digits -->\n).*?(<!-- /digits -->)", lambda m: f"{m[1]}{text}\n{m[2]}", readme)
+    return put("digits", text, readme)
 
 
 def main() -> None:

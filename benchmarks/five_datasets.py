@@ -10,13 +10,13 @@ folder. "laptop" takes minutes, "small" about an hour on 2 cores:
 import json
 import os
 import platform
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import torch
+from readme import markdown, put
 from tqdm import tqdm
 
 from fedecouple_lite.benchmark import NINE, PRESETS, leaderboard, margins, measure
@@ -60,12 +60,6 @@ def tuning_row(path: Path) -> dict:
     return cell | {"finished": run["finished"], "validation": accuracy, "hyperparameters": json.dumps(values)}
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A DataFrame of strings as a Markdown table."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def into_readme(readme: str) -> str:
     """`readme` with personal accuracies and FedeCouple's leads between the markers."""
     parts, leads = [], []
@@ -81,7 +75,7 @@ def into_readme(readme: str) -> str:
                 ]
             leads.append(lead.assign(**{"rank of 12": margins(rows)["rank"]}))
     text = "\n\n".join(markdown(part) for part in (*parts, pd.concat(leads)))
-    return re.sub(r"(?<=<!-- benchmark -->\n).*?(?=<!-- /benchmark -->)", lambda _: text + "\n", readme, flags=re.S)
+    return put("benchmark", text, readme)
 
 
 if __name__ == "__main__":

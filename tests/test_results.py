@@ -30,6 +30,17 @@ def test_the_benchmarks_tables_are_the_readmes(monkeypatch):
     assert "| fedecouple |" in five_datasets.into_readme(readme) == readme
 
 
+def test_the_tables_of_ablations_convergence_and_speed_are_the_readmes(monkeypatch):
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import readme
+
+    text = (root / "README.md").read_text()
+    assert readme.filled(text) == text
+    for part in (readme.ablations, readme.convergence, readme.speed):
+        assert part() in text
+
+
 def test_one_published_number_is_reproduced(tmp_path):
     """FedAvg, alpha 1.0, seed 0, equal epochs: run again from the row's own hyper-parameters."""
     rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / "digits.csv")
