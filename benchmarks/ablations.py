@@ -17,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from fedecouple_lite import make
-from fedecouple_lite.ablation import tidy, variants
-from fedecouple_lite.benchmark import command
-from fedecouple_lite.experiment import Setting, compare
+from fedecouple_lite.studies.ablation import tidy, variants
+from fedecouple_lite.studies.benchmark import command
+from fedecouple_lite.studies.experiment import Setting, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS, SEEDS = ROOT / "data" / "results", ROOT / "runs" / "ablations", range(5)

@@ -2,9 +2,9 @@
 
 float64, small_cnn, 20 clients of at most 60 images (half of them for training), no momentum, no weight decay; all of a
 client's images in each step (so no noise, and the same number of steps for everyone), but for the cases named "batch
-16". Writes data/results/convergence.csv (a row per case, seed and round; columns as in
-fedecouple_lite.convergence.gradient_norms) and convergence.json (settings, versions, command). Interrupted, it goes on
-at the run where it stopped. About half an hour on 2 cores:
+16". Writes data/results/convergence.csv (a row per case, seed and round; columns as in `gradient_norms` of
+fedecouple_lite.studies.convergence) and convergence.json (settings, versions, command). Interrupted, it goes on at the
+run where it stopped. About half an hour on 2 cores:
 
     python benchmarks/convergence.py
 """
@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from fedecouple_lite import make
-from fedecouple_lite.convergence import gradient_norms
 from fedecouple_lite.engine import rounds, start
-from fedecouple_lite.experiment import Setting
+from fedecouple_lite.studies.convergence import gradient_norms
+from fedecouple_lite.studies.experiment import Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / "data" / "results", ROOT / "runs" / "convergence"

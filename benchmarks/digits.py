@@ -17,7 +17,7 @@ from readme import put
 from tqdm import tqdm
 
 from fedecouple_lite import METHODS, make
-from fedecouple_lite.experiment import Setting, as_table, at_equal_steps, compare, table, tune
+from fedecouple_lite.studies.experiment import Setting, as_table, at_equal_steps, compare, table, tune
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"

@@ -19,7 +19,7 @@ import torch
 from readme import markdown, put
 from tqdm import tqdm
 
-from fedecouple_lite.benchmark import NINE, PRESETS, leaderboard, margins, measure
+from fedecouple_lite.studies.benchmark import NINE, PRESETS, leaderboard, margins, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "benchmark"

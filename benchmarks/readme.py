@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from fedecouple_lite import make
-from fedecouple_lite.ablation import PARTS, effects, variants
-from fedecouple_lite.convergence import fit_rate, running_mean
+from fedecouple_lite.studies.ablation import PARTS, effects, variants
+from fedecouple_lite.studies.convergence import fit_rate, running_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results"

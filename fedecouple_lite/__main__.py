@@ -16,11 +16,12 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from . import benchmark as study
-from . import data, engine, experiment
-from .experiment import Setting
+from . import data, engine
 from .methods import METHODS, FedAvg, make
 from .phases import hypers
+from .studies import benchmark as study
+from .studies import experiment
+from .studies.experiment import Setting
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 ALL = ",".join(METHODS)
@@ -119,7 +120,7 @@ def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds:
     if equal_steps:
         made = {name: experiment.at_equal_steps(method, equal_steps) for name, method in made.items()}
     results, _ = _compare(setting, made, seeds, out / "runs", trials)
-    from . import plots
+    from .course import plots
 
     rows = experiment.table(results)
     rows.to_csv(out / "table.csv", index=False)
@@ -131,7 +132,7 @@ def compare(context: typer.Context, setting: Setting, methods: str = ALL, seeds:
 @command
 def demo(seeds: Seeds = 3, rounds: int = 6, out: Path = Path("runs/demo"), embedding: Literal["umap", "pca"] = "umap"):
     """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
-    from . import plots
+    from .course import plots
 
     setting = Setting(rounds=rounds)
     names = {"FedAvg": "fedavg", "FedAvg + fine-tuning": "fedavg_ft", "FedRep": "fedrep", "FedeCouple": "fedecouple"}

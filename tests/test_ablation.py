@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import last, same
 
-from fedecouple_lite import ablation, make
-from fedecouple_lite.ablation import PARTS, ablate, effects, variants
+from fedecouple_lite import make
 from fedecouple_lite.engine import rounds
-from fedecouple_lite.experiment import Setting
+from fedecouple_lite.studies import ablation
+from fedecouple_lite.studies.ablation import PARTS, ablate, effects, variants
+from fedecouple_lite.studies.experiment import Setting
 
 SMALL = {"rounds": 2, "clients": 4, "per_client": 30, "epochs": 1}
 

@@ -10,9 +10,20 @@ import pandas as pd
 import pytest
 from test_cli import call
 
-from fedecouple_lite.benchmark import FIVE, NINE, PRESETS, Preset, cells, command, leaderboard, length, margins, measure
-from fedecouple_lite.experiment import Setting, table
 from fedecouple_lite.methods import METHODS, make
+from fedecouple_lite.studies.benchmark import (
+    FIVE,
+    NINE,
+    PRESETS,
+    Preset,
+    cells,
+    command,
+    leaderboard,
+    length,
+    margins,
+    measure,
+)
+from fedecouple_lite.studies.experiment import Setting, table
 
 TINY = Preset(
     ("digits",), ("Dirichlet 0.1",), seeds=2, trials=2, tuning_rounds=1, setting=Setting(rounds=2, clients=4),

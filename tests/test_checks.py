@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from fedecouple_lite import checks, losses, make, partition, tensors
+from fedecouple_lite import losses, make, partition, tensors
+from fedecouple_lite.course import checks
 
 
 def joint_loss(g, o, z, y, a, mu):

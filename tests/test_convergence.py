@@ -8,7 +8,9 @@ import torch
 from conftest import last
 
 from fedecouple_lite import make
-from fedecouple_lite.convergence import (
+from fedecouple_lite.engine import State, images_of, rounds
+from fedecouple_lite.losses import cross_entropy
+from fedecouple_lite.studies.convergence import (
     Problem,
     bound,
     descend,
@@ -20,8 +22,6 @@ from fedecouple_lite.convergence import (
     running_mean,
     smoothness,
 )  # fmt: skip
-from fedecouple_lite.engine import State, images_of, rounds
-from fedecouple_lite.losses import cross_entropy
 from fedecouple_lite.tensors import CLASSIFIER, EXTRACTOR, flat, pick
 
 PLAIN = {"epochs": 1, "batch_size": 1000, "momentum": 0.0, "weight_decay": 0.0}

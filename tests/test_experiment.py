@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from fedecouple_lite import METHODS, make
-from fedecouple_lite.experiment import Setting, as_table, at_equal_steps, compare, passes, plain, summary, table, tune
 from fedecouple_lite.methods import FedAvg
+from fedecouple_lite.studies.experiment import (
+    Setting,
+    as_table,
+    at_equal_steps,
+    compare,
+    passes,
+    plain,
+    summary,
+    table,
+    tune,
+)
 
 SMALL = Setting(clients=4, rounds=1, per_client=60)
 

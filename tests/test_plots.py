@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from fedecouple_lite import plots
+from fedecouple_lite.course import plots
 from fedecouple_lite.metrics import feature_scores, over_clients
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fedecouple_lite import make
-from fedecouple_lite.experiment import Setting, compare, table
+from fedecouple_lite.studies.experiment import Setting, compare, table
 
 
 def test_the_published_table_is_the_readmes(monkeypatch):

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from fedecouple_lite import METHODS, rounds, split, widgets
-from fedecouple_lite.experiment import Setting
-from fedecouple_lite.widgets import Picture, Training
+from fedecouple_lite import METHODS, rounds, split
+from fedecouple_lite.course import widgets
+from fedecouple_lite.course.widgets import Picture, Training
+from fedecouple_lite.studies.experiment import Setting
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_which_part_travels(net):
 def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
     import re
 
-    from fedecouple_lite import plots
+    from fedecouple_lite.course import plots
 
     federation = split(digits, 10, alpha=0.5)
     picture = widgets.anchor_pull(net, net.init(0), federation)
@@ -103,7 +104,7 @@ def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
 
 
 def test_distillation_shows_the_sum_that_it_explains():
-    from fedecouple_lite import plots
+    from fedecouple_lite.course import plots
 
     student, teacher = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
     (ax,) = plots.distillation_bars(student, teacher, 3, temperature=2.0, lam=5.0).axes
@@ -211,7 +212,7 @@ def test_a_picture_keeps_no_figure_open(explorer):
 
 
 def test_slideshow_moves_through_prepared_figures():
-    from fedecouple_lite import plots
+    from fedecouple_lite.course import plots
 
     figures = {}
     for number in (1, 5):

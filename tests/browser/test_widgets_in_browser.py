@@ -27,7 +27,7 @@ CELLS = (
     "figures = {}\nfor n in (1, 2, 3):\n    figures[n], (ax,) = plots.figure()\n    ax.set_title(n)\n"
     "widgets.slideshow(figures)",
     "widgets.descent()",
-    "import tempfile\nfrom pathlib import Path\nfrom fedecouple_lite.experiment import Setting\n"
+    "import tempfile\nfrom pathlib import Path\nfrom fedecouple_lite.studies.experiment import Setting\n"
     "few = Setting(rounds=2, clients=4, per_client=30)\n"
     "widgets.studio(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
 )

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .data import DATASETS, nearest
+from ..data import DATASETS, nearest
+from ..methods import METHODS, FedAvg, make
+from ..phases import hypers
 from .experiment import Setting, compare, table, tune
-from .methods import METHODS, FedAvg, make
-from .phases import hypers
 
 SKEWS: dict[str, dict[str, Any]] = {
     "Dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1},

@@ -20,16 +20,17 @@ from typing import Any
 import ipywidgets as w
 import matplotlib.pyplot as plt
 
-from . import ablation, plots
-from .convergence import random_problem
-from .data import Dataset
-from .engine import State, rounds
-from .experiment import Run, Setting, as_table
-from .methods import METHODS, FedAvg, make
-from .models import DecoupledNet, net_for
-from .partition import OPTIONS, SCHEMES, Federation, split, unevenness
-from .phases import hypers
-from .tensors import Tensors
+from ..data import Dataset
+from ..engine import State, rounds
+from ..methods import METHODS, FedAvg, make
+from ..models import DecoupledNet, net_for
+from ..partition import OPTIONS, SCHEMES, Federation, split, unevenness
+from ..phases import hypers
+from ..studies import ablation
+from ..studies.convergence import random_problem
+from ..studies.experiment import Run, Setting, as_table
+from ..tensors import Tensors
+from . import plots
 
 DRAWING = threading.Lock()  # pyplot keeps one list of figures for all threads
 

@@ -16,15 +16,15 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from . import convergence
-from .convergence import Problem
-from .engine import LocalData, State, client_round, forward, images_of
-from .losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
-from .methods import make
-from .metrics import feature_scores
-from .models import DecoupledNet, net_for
-from .partition import Federation, unevenness
-from .tensors import EXTRACTOR, Tensors, flat, pick
+from ..engine import LocalData, State, client_round, forward, images_of
+from ..losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
+from ..methods import make
+from ..metrics import feature_scores
+from ..models import DecoupledNet, net_for
+from ..partition import Federation, unevenness
+from ..studies import convergence
+from ..studies.convergence import Problem
+from ..tensors import EXTRACTOR, Tensors, flat, pick
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C564B", "#7F7F7F")
 MARKERS = "osD^vP*Xph"

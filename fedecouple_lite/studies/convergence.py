@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .engine import State, forward, images_of
-from .methods import FedAvg
-from .models import DecoupledNet
-from .partition import Federation
-from .phases import Measure, Phase
-from .tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
+from ..engine import State, forward, images_of
+from ..methods import FedAvg
+from ..models import DecoupledNet
+from ..partition import Federation
+from ..phases import Measure, Phase
+from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
 
 # --- A method's own objective, on real clients ---
 

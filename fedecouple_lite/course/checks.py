@@ -13,10 +13,10 @@ import torch
 from scipy.stats import norm, t
 from torch import Tensor
 
-from . import losses
-from .convergence import bound
-from .partition import unevenness
-from .tensors import weighted_mean
+from .. import losses
+from ..partition import unevenness
+from ..studies.convergence import bound
+from ..tensors import weighted_mean
 
 Mistake = tuple[str, Callable[..., Any]]  # what to say, and the function that somebody who made it has written
 

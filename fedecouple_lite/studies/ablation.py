@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from .data import nearest
-from .engine import State
+from ..data import nearest
+from ..engine import State
+from ..methods import FedAvg, FedeCouple, make
+from ..phases import hypers
+from ..tensors import Tensors
 from .experiment import Run, Setting, compare, digest, table
-from .methods import FedAvg, FedeCouple, make
-from .phases import hypers
-from .tensors import Tensors
 
 # What switches a part off: GLF the global half of the extractor's loss, GFA the anchors, GPC the distillation.
 PARTS: dict[str, dict[str, Any]] = {"GLF": {"global_loss": 0.0}, "GFA": {"mu": 0.0}, "GPC": {"lam": 0.0}}
@@ -57,7 +57,7 @@ def ablate(
     method (the variant's name), seed, one of True/False for each part, then the figures of `experiment.table`. Each run
     is a file in `folder`: a second call computes only what is missing. ValueError for an option that neither knows.
     """
-    from . import plots
+    from ..course import plots
 
     parts, seeds = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts)), list(seeds)
     if not parts or not seeds or len(set(seeds)) < len(seeds):

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import DATASETS, load
-from .engine import BACKENDS, State, rounds
-from .methods import FedAvg
-from .models import NETS, DecoupledNet, net_for
-from .partition import OPTIONS, SCHEMES, Federation, split, unevenness
-from .phases import Phase, hypers
+from ..data import DATASETS, load
+from ..engine import BACKENDS, State, rounds
+from ..methods import FedAvg
+from ..models import NETS, DecoupledNet, net_for
+from ..partition import OPTIONS, SCHEMES, Federation, split, unevenness
+from ..phases import Phase, hypers
 
 Run = dict[str, Any]
 LAST = 5  # a run is summed up by the mean of its last five evaluated rounds, never by its best

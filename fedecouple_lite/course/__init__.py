@@ -1,0 +1,1 @@
+"""What the notebooks stand on: figures, demonstrations that train in order to show, widgets, checks of exercises."""
