@@ -41,6 +41,7 @@ lint: $(VENV)/.ready
 
 unit: $(VENV)/.ready $(VENV)/widgets7
 	$(PY) -m pytest tests --ignore tests/notebooks --ignore tests/browser
+	$(PY) -m pytest --doctest-modules fedecouple_lite
 	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest tests/test_widgets.py -W ignore::DeprecationWarning
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.

@@ -1,11 +1,31 @@
 """fedecouple-lite: learn, teach and try personalized federated learning."""
 
+from .client import ClientResult, client_round
 from .data import DATASETS, Dataset, from_arrays, load
-from .engine import State, client_round, rounds
+from .engine import State, rounds
 from .methods import METHODS, make
 from .models import DecoupledNet, net_for
-from .partition import SCHEMES, Federation, split, unevenness
+from .partition import PARTITIONS, Federation, split, unevenness
 
-__all__ = ["DATASETS", "METHODS", "SCHEMES", "Dataset", "DecoupledNet", "Federation", "State"]
-__all__ += ["client_round", "from_arrays", "load", "make", "net_for", "rounds", "split", "unevenness"]
-__version__ = "0.1.0"
+SCHEMES = PARTITIONS  # the name before 0.2
+
+__all__ = [
+    "DATASETS",
+    "METHODS",
+    "PARTITIONS",
+    "SCHEMES",
+    "ClientResult",
+    "Dataset",
+    "DecoupledNet",
+    "Federation",
+    "State",
+    "client_round",
+    "from_arrays",
+    "load",
+    "make",
+    "net_for",
+    "rounds",
+    "split",
+    "unevenness",
+]
+__version__ = "0.2.0"

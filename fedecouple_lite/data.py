@@ -8,9 +8,8 @@ images are pooled, and divided again client by client: so a client's training an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from .errors import nearest
 
 # name -> torchvision's class and its options
 TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
@@ -46,11 +47,13 @@ class Dataset:
 
     def images(self, index: Tensor) -> Tensor:
         """The images at `index` (B,), normalised, (B, C, H, W) in mean's dtype."""
-        return (self.x[index].to(self.mean.dtype) - self.mean) / self.std
+        pixels = self.x[index].to(self.mean.dtype)
+        return (pixels - self.mean) / self.std
 
     def to(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Dataset:
         """The same data on `device`; `images` will come as `dtype`."""
-        mean, std = self.mean.to(device, dtype), self.std.to(device, dtype)
+        mean = self.mean.to(device, dtype)
+        std = self.std.to(device, dtype)
         return replace(self, x=self.x.to(device), y=self.y.to(device), mean=mean, std=std)
 
     @property
@@ -59,7 +62,14 @@ class Dataset:
         return tuple(self.x.shape[1:])
 
 
-def from_arrays(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any, classes: Any = None) -> Dataset:
+def from_arrays(
+    name: str,
+    x_train: Any,
+    y_train: Any,
+    x_test: Any,
+    y_test: Any,
+    classes: Any = None,
+) -> Dataset:
     """A Dataset from arrays: x (n, H, W), (n, H, W, C) or (n, C, H, W), C 1 or 3, uint8 or float; y (n,) whole numbers.
 
     Raises ValueError naming the array and what is wrong with it.
@@ -70,27 +80,35 @@ def from_arrays(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any,
         raise ValueError(
             f"x_train ({x.dtype}, {x.shape}) must hold images, and x_test ({more_x.dtype}, {more_x.shape}) alike"
         )
+    images = np.concatenate([x, more_x])
     labels = np.concatenate([y, more_y])
-    names = tuple(str(c) for c in (range(labels.max() + 1) if classes is None else classes))
+    names = tuple(str(label) for label in (range(labels.max() + 1) if classes is None else classes))
     if len(names) < 2 or labels.max() >= len(names):
         raise ValueError(f"labels reach {labels.max()} with {len(names)} classes: at least 2, and one for each label")
-    mean, std = (torch.from_numpy(f((0, 2, 3), dtype=np.float64)).float()[:, None, None] for f in (x.mean, x.std))
+
+    over_pixels = (0, 2, 3)  # images, height, width: one figure for each channel
+    mean = torch.from_numpy(x.mean(over_pixels, dtype=np.float64)).float()[:, None, None]
+    std = torch.from_numpy(x.std(over_pixels, dtype=np.float64)).float()[:, None, None]
     std = torch.where(std > 0, std, 1.0)  # a constant channel carries nothing: do not divide by 0
-    return Dataset(name, torch.from_numpy(np.concatenate([x, more_x])), torch.from_numpy(labels), names, mean, std)
+    return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), names, mean, std)
 
 
 def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images as (n, C, H, W), uint8 or float32, and labels as int64, or ValueError. part: "train" or "test"."""
     if y.ndim != 1 or len(x) != len(y):
         raise ValueError(f"x_{part} {x.shape} and y_{part} {y.shape} must hold one label for each image")
     if not np.issubdtype(y.dtype, np.integer) or (len(y) and y.min() < 0):
         raise ValueError(f"y_{part} ({y.dtype}, least {y.min()}) must be whole numbers >= 0")
     if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all()):
         raise ValueError(f"x_{part} ({x.dtype}) must be uint8, or float without NaN or infinite pixels")
-    x = x[:, None] if x.ndim == 3 else x
-    x = np.moveaxis(x, 3, 1) if x.ndim == 4 and x.shape[1] not in (1, 3) else x
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim == 4 and x.shape[1] not in (1, 3):
+        x = np.moveaxis(x, 3, 1)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x_{part} {x.shape} must be (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W)")
-    return np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32), y.astype(np.int64)
+    kind = np.uint8 if x.dtype == np.uint8 else np.float32
+    return np.ascontiguousarray(x, dtype=kind), y.astype(np.int64)
 
 
 def data_folder() -> Path:
@@ -102,58 +120,75 @@ def data_folder() -> Path:
 
 def load(name: str) -> Dataset:
     """The data set `name`: one of DATASETS, or the path of an ``.npz``. A named one is also read from <name>.npz in the
-    data folder. Downloads show a progress bar and happen once. ValueError: unknown, unusable or out of reach."""
-    if name == "digits":
-        from sklearn.datasets import load_digits
+    data folder. Downloads show a progress bar and happen once. ValueError: unknown, unusable or out of reach.
 
-        x, y = load_digits(return_X_y=True)  # grey levels 0 to 16
-        x = x.reshape(-1, 8, 8).astype(np.uint8)
-        return from_arrays(name, x, y, x[:0], y[:0], range(10))
-    kept = Path(name) if name.endswith(".npz") else data_folder() / f"{name}.npz"
-    if name not in TORCHVISION and not name.endswith(".npz"):
+    Examples
+    --------
+    >>> data = load("digits")
+    >>> len(data.y), data.in_shape, len(data.classes)
+    (1797, (1, 8, 8), 10)
+    """
+    if name == "digits":
+        return _load_digits()
+    if name.endswith(".npz"):
+        return _load_npz(Path(name))
+    if name not in TORCHVISION:
         raise ValueError(f"dataset={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
-    if name in TORCHVISION and not kept.exists():
-        return _load_torchvision(name, data_folder())
+    kept = data_folder() / f"{name}.npz"
+    return _load_npz(kept) if kept.exists() else _load_torchvision(name, data_folder())
+
+
+def _load_digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)  # (1797, 64), grey levels 0 to 16
+    images = pixels.reshape(-1, 8, 8).astype(np.uint8)
+    return from_arrays("digits", images, labels, images[:0], labels[:0], range(10))
+
+
+def _load_npz(path: Path) -> Dataset:
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(kept, allow_pickle=False) as file:
-            if missing := [key for key in keys if key not in file.files]:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in keys if key not in file.files]
+            if missing:
                 raise ValueError(f"it lacks {', '.join(missing)} and holds {', '.join(file.files) or 'nothing'}")
-            x, y, more_x, more_y = (file[key] for key in keys)
+            x_train, y_train, x_test, y_test = (file[key] for key in keys)
             classes = file["classes"] if "classes" in file.files else None
-            return from_arrays(kept.stem, x, y, more_x, more_y, classes)
+            return from_arrays(path.stem, x_train, y_train, x_test, y_test, classes)
     except Exception as error:  # numpy, zipfile and lzma raise a dozen kinds for a damaged file: all mean the same
-        raise ValueError(f"dataset={str(kept)!r} cannot be used: {error}") from None
+        raise ValueError(f"dataset={str(path)!r} cannot be used: {error}") from None
 
 
 def _load_torchvision(name: str, folder: Path) -> Dataset:
     from torchvision import datasets
 
     kind, options = TORCHVISION[name]
-    make, parts = partial(getattr(datasets, kind), str(folder), **options), []
+    make = partial(getattr(datasets, kind), str(folder), **options)
+    images, labels = [], []
     for train in (True, False):
         try:
             part = make(train=train, download=False)
         except (RuntimeError, OSError):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                part = make(train=train, download=True)
-            except (PermissionError, FileExistsError, NotADirectoryError) as error:
-                raise ValueError(
-                    f"data folder {str(folder)!r} cannot be written ({error}); set FEDECOUPLE_DATA"
-                ) from None
-            except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError
-                raise ValueError(
-                    f"dataset={name!r} is not in {str(folder)!r} and cannot be downloaded ({error}). With a network\n"
-                    f"  python -m fedecouple_lite fetch {name}\nfetches it: copy that data folder here, or point "
-                    "FEDECOUPLE_DATA at it. The digits need no download: --dataset digits"
-                ) from None
-        x = np.asarray(part.data)  # EMNIST is stored lying on its side; everything else is upright
-        parts.append((x.transpose(0, 2, 1) if name == "emnist" else x, np.asarray(part.targets)))
-    return from_arrays(name, *parts[0], *parts[1], classes=part.classes)
+            part = _download(name, folder, partial(make, train=train, download=True))
+        pixels = np.asarray(part.data)
+        if name == "emnist":  # stored lying on its side; everything else is upright
+            pixels = pixels.transpose(0, 2, 1)
+        images.append(pixels)
+        labels.append(np.asarray(part.targets))
+    return from_arrays(name, images[0], labels[0], images[1], labels[1], part.classes)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Help after a typing error: "did you mean 'x'? choose from x, y"."""
-    near = get_close_matches(name.lower().replace("-", "_"), known := list(known), 1, 0.4)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"choose from {', '.join(known)}"
+def _download(name: str, folder: Path, download: Callable[[], Any]) -> Any:
+    """download(), into `folder`; ValueError saying what to do where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return download()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"data folder {str(folder)!r} cannot be written ({error}); set FEDECOUPLE_DATA") from None
+    except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError
+        raise ValueError(
+            f"dataset={name!r} is not in {str(folder)!r} and cannot be downloaded ({error}). With a network\n"
+            f"  python -m fedecouple_lite fetch {name}\nfetches it: copy that data folder here, or point "
+            "FEDECOUPLE_DATA at it. The digits need no download: --dataset digits"
+        ) from None

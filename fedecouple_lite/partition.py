@@ -1,6 +1,7 @@
-"""Who holds what: schemes that divide a data set over clients, and figures of how uneven the result is.
+"""Who holds what: partitions of a data set over clients, and figures of how uneven the result is.
 
-Every scheme gives each image to exactly one client (`per_client` may then leave some out) and draws from one generator.
+Every partition gives each image to exactly one client (`per_client` may then leave some out) and draws from one
+generator.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Dataset, nearest
+from .data import Dataset
+from .errors import nearest, require
 
 Parts = list[np.ndarray]  # one array of image indices per client
 
@@ -39,68 +40,113 @@ class Federation:
     def validation(self, share: float = 0.4) -> Federation:
         """The training images alone, divided anew: `share` of each client's, class by class, take the test images'
         place. For choosing hyper-parameters; no test image is in it."""
-        return Federation(self.data, *_halves(self.data, [index.cpu().numpy() for index in self.train], share))
+        parts = [index.cpu().numpy() for index in self.train]
+        train, held_out = train_test_split_by_class(self.data, parts, share)
+        return Federation(self.data, train, held_out)
 
     def to(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Federation:
         """The same federation on `device`, its images coming as `dtype`."""
-        train, test = (tuple(index.to(device) for index in part) for part in (self.train, self.test))
+        train = tuple(index.to(device) for index in self.train)
+        test = tuple(index.to(device) for index in self.test)
         return Federation(self.data.to(device, dtype), train, test)
 
 
 def split(
-    data: Dataset, clients: int = 20, scheme: str = "dirichlet", seed: int = 0, *,
-    test_share: float = 0.5, per_client: int | None = None, **options: float,
-) -> Federation:  # fmt: skip
-    """Divide `data` over `clients` by `scheme`, then each client's images into training and test ones, class by class.
+    data: Dataset,
+    clients: int = 20,
+    partition: str = "dirichlet",
+    seed: int = 0,
+    *,
+    test_share: float = 0.5,
+    per_client: int | None = None,
+    **options: float,
+) -> Federation:
+    """Divide `data` over `clients` by `partition`, then each client's images into training and test ones, class by
+    class.
 
-    test_share: in [0, 1), of each client's images. per_client: >= 2, at most so many images a client in all. options:
-    the scheme's own (see OPTIONS). Raises ValueError, naming argument and remedy, where the split cannot be made.
+    partition: one of PARTITIONS. test_share: in [0, 1), of each client's images. per_client: >= 2, at most so many
+    images a client in all. options: the partition's own (see OPTIONS). Raises ValueError, naming argument and remedy,
+    where the split cannot be made.
+
+    Examples
+    --------
+    >>> from fedecouple_lite import load
+    >>> federation = split(load("digits"), clients=3, partition="pathological", classes_per_client=4)
+    >>> len(federation)
+    3
+    >>> (federation.label_counts() > 0).sum(axis=1)  # classes that each client holds
+    array([4, 4, 4])
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"partition={scheme!r} is unknown; {nearest(scheme, SCHEMES)}")
+    if partition not in PARTITIONS:
+        raise ValueError(f"partition={partition!r} is unknown; {nearest(partition, PARTITIONS)}")
     for name, value in options.items():
-        knows = f"known to partition={scheme!r}, which takes: {', '.join(OPTIONS[scheme]) or 'no options'}"
-        _require(name in OPTIONS[scheme], name, value, knows)
-    _require(1 <= clients <= len(data.y), "clients", clients, f"from 1 to the number of images, {len(data.y)}")
-    _require(seed >= 0, "seed", seed, "a whole number >= 0")
-    _require(0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
-    _require(per_client is None or per_client >= 2, "per_client", per_client, "at least 2")
+        known = ", ".join(OPTIONS[partition]) or "no options"
+        require(name in OPTIONS[partition], name, value, f"known to partition={partition!r}, which takes: {known}")
+    require(1 <= clients <= len(data.y), "clients", clients, f"from 1 to the number of images, {len(data.y)}")
+    require(seed >= 0, "seed", seed, "a whole number >= 0")
+    require(0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
+    require(per_client is None or per_client >= 2, "per_client", per_client, "at least 2")
+
     rng = np.random.default_rng([seed, 0])
-    exact = {"per_client": per_client} if scheme == "skew" else {}
-    parts = SCHEMES[scheme](data.y.cpu().numpy(), clients, rng, **exact, **options)
+    labels = data.y.cpu().numpy()
+    if partition == "mixture":  # the one that can meet per_client exactly
+        parts = mixture(labels, clients, rng, per_client, **options)
+    else:
+        parts = PARTITIONS[partition](labels, clients, rng, **options)
     empty = sum(len(part) == 0 for part in parts)
     milder = "use fewer clients, or a milder skew (a larger alpha, share or classes_per_client)"
-    _require(not empty, "clients", clients, f"such that {scheme!r} leaves nobody empty, but {empty} are: {milder}")
+    require(not empty, "clients", clients, f"such that {partition!r} leaves nobody empty, but {empty} are: {milder}")
+
     parts = [rng.permutation(part)[:per_client] for part in parts]
-    data = _turned(data, parts) if scheme == "feature" else data
-    return Federation(data, *_halves(data, parts, test_share))
+    if partition == "feature":
+        data = rotate_by_client(data, parts)
+    train, test = train_test_split_by_class(data, parts, test_share)
+    return Federation(data, train, test)
 
 
-def _halves(data: Dataset, parts: Parts, test_share: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Each client's training and test images, class by class."""
-    y, train, test = data.y.cpu().numpy(), [], []
+def train_test_split_by_class(
+    data: Dataset, parts: Parts, test_share: float
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Each client's training and test images, class by class.
+
+    Going through a client's images in order of class, every image adds `test_share` to a quota; the image with which
+    the quota passes a whole number is for testing. So each class gives its share, to within one image, and the first
+    image never is a test image.
+    """
+    labels = data.y.cpu().numpy()
+    train, test = [], []
     for part in parts:
-        part = part[np.argsort(y[part], kind="stable")]
-        # Images in order of class: every (1 / test_share)-th is for testing, never the first. 1e-9: 3 (1/3) is 1.
-        to_test = np.diff(np.floor(np.arange(len(part) + 1) * test_share + 1e-9)) > 0
-        train.append(torch.from_numpy(part[~to_test]).to(data.y.device))
-        test.append(torch.from_numpy(part[to_test]).to(data.y.device))
+        in_order = part[np.argsort(labels[part], kind="stable")]
+        images_so_far = np.arange(len(part) + 1)
+        quota = np.floor(images_so_far * test_share + 1e-9)  # 1e-9: 3 * (1 / 3) is 1, whatever rounding says
+        for_testing = np.diff(quota) > 0
+        train.append(torch.from_numpy(in_order[~for_testing]).to(data.y.device))
+        test.append(torch.from_numpy(in_order[for_testing]).to(data.y.device))
     return tuple(train), tuple(test)
 
 
-def _require(good: bool, name: str, value: Any, allowed: str) -> None:
-    if not good:
-        raise ValueError(f"{name}={value!r} must be {allowed}")
+def split_in_proportion(index: np.ndarray, weights: np.ndarray) -> Parts:
+    """Cut `index` (n,) into consecutive pieces, one for each of weights (N,), as long as their share of n, rounded.
+
+    Examples
+    --------
+    >>> [piece.tolist() for piece in split_in_proportion(np.arange(10), np.array([2, 5, 3]))]
+    [[0, 1], [2, 3, 4, 5, 6], [7, 8, 9]]
+    """
+    cumulative_share = np.cumsum(weights)[:-1] / weights.sum()
+    cut_points = np.rint(cumulative_share * len(index)).astype(int)
+    return np.split(index, cut_points)
 
 
-def _cut(index: np.ndarray, weights: np.ndarray) -> Parts:
-    return np.split(index, np.rint(np.cumsum(weights)[:-1] / weights.sum() * len(index)).astype(int))
-
-
-def _by_class(y: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> Parts:
+def split_by_class(y: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> Parts:
     """Divide the images of each class c over the clients in proportion to weights[:, c], shape (N, C)."""
-    pieces = [_cut(rng.permutation(np.flatnonzero(y == c)), w) for c, w in enumerate(weights.T)]
-    return [np.concatenate(own) for own in zip(*pieces, strict=True)]
+    clients, classes = weights.shape
+    pieces: list[list[np.ndarray]] = [[] for _ in range(clients)]
+    for c in range(classes):
+        of_class = rng.permutation(np.flatnonzero(y == c))
+        for client, piece in enumerate(split_in_proportion(of_class, weights[:, c])):
+            pieces[client].append(piece)
+    return [np.concatenate(of_client) for of_client in pieces]
 
 
 def iid(y: np.ndarray, clients: int, rng: np.random.Generator) -> Parts:
@@ -108,84 +154,146 @@ def iid(y: np.ndarray, clients: int, rng: np.random.Generator) -> Parts:
     return np.array_split(rng.permutation(len(y)), clients)
 
 
-def dirichlet(y: np.ndarray, clients: int, rng: np.random.Generator, *, alpha: float = 0.3) -> Parts:
+def dirichlet(
+    y: np.ndarray,
+    clients: int,
+    rng: np.random.Generator,
+    *,
+    alpha: float = 0.3,
+) -> Parts:
     """Label skew: each class is divided over the clients by a draw from Dirichlet(alpha) (Yurochkin et al. 2019).
 
     alpha > 0: 0.1 leaves two or three classes a client, 100 is nearly iid. Redrawn until everyone holds two images.
     """
-    _require(isfinite(alpha) and alpha > 0, "alpha", alpha, "a number above 0")
+    require(isfinite(alpha) and alpha > 0, "alpha", alpha, "a number above 0")
+    classes = y.max() + 1
+    wanted = min(2, len(y) // clients)
     for _ in range(200):
-        parts = _by_class(y, rng.gamma(alpha, size=(clients, y.max() + 1)) + 1e-300, rng)  # gammas in proportion
-        if min(map(len, parts)) >= min(2, len(y) // clients):
+        gammas = rng.gamma(alpha, size=(clients, classes))  # in proportion to a Dirichlet draw for each class
+        parts = split_by_class(y, gammas + 1e-300, rng)
+        if min(len(part) for part in parts) >= wanted:
             return parts
     remedy = "raise alpha, or use fewer clients"
     raise ValueError(f"alpha={alpha} left one of clients={clients} without two images in 200 draws: {remedy}")
 
 
-def pathological(y: np.ndarray, clients: int, rng: np.random.Generator, *, classes_per_client: int = 2) -> Parts:
+def pathological(
+    y: np.ndarray,
+    clients: int,
+    rng: np.random.Generator,
+    *,
+    classes_per_client: int = 2,
+) -> Parts:
     """Each client holds `classes_per_client` classes and no other (McMahan et al. 2017), dealt out in turn."""
-    k, classes = classes_per_client, int(y.max()) + 1
+    classes = int(y.max()) + 1
+    k = classes_per_client
     allowed = f"a whole number up to {classes} that lets clients={clients} cover all {classes} classes"
-    _require(k == int(k) and 1 <= k <= classes <= clients * k, "classes_per_client", k, allowed)
-    owners, order = np.zeros((clients, classes)), rng.permutation(classes)
+    require(k == int(k) and 1 <= k <= classes <= clients * k, "classes_per_client", k, allowed)
+    deck = rng.permutation(classes)
+    owns = np.zeros((clients, classes))
     for client in range(clients):
-        owners[client, order[(client * k + np.arange(k)) % classes]] = 1
-    return _by_class(y, owners, rng)
+        places = client * k + np.arange(k)  # the next k of the deck, from its top again after its end
+        owns[client, deck[places % classes]] = 1
+    return split_by_class(y, owns, rng)
 
 
-def skew(y: np.ndarray, clients: int, rng: np.random.Generator, per_client: int | None, *, share: float = 0.2) -> Parts:
-    """s% skew (as with FedPAC): a share of each client's images is uniform, the rest from its dominant classes.
+def mixture(
+    y: np.ndarray,
+    clients: int,
+    rng: np.random.Generator,
+    per_client: int | None = None,
+    *,
+    share: float = 0.2,
+) -> Parts:
+    """s % skew (as with FedPAC): a share of each client's images is uniform, the rest from its dominant classes.
 
     share: in [0, 1]; 1 is uniform. Up to ten classes: dominant are (0,1,2), (2,3,4), ... by client number; more: a
     tenth of the classes, drawn per client. Exact with per_client; without, all images are divided in proportion.
     """
-    _require(0 <= share <= 1, "share", share, "from 0 to 1")
+    require(0 <= share <= 1, "share", share, "from 0 to 1")
     classes = int(y.max()) + 1
     weights = np.full((clients, classes), share / classes)
-    for i, row in enumerate(weights):
-        group = np.unique((2 * (i % 5) + np.arange(3)) % classes)
-        few = rng.choice(classes, classes // 10, replace=False) if classes > 10 else group
-        row[few] += (1 - share) / len(few)
+    for client in range(clients):
+        dominant = _dominant_classes(client, classes, rng)
+        weights[client, dominant] += (1 - share) / len(dominant)
     if per_client is None:
-        return _by_class(y, np.where(weights.sum(0) > 0, weights, 1.0), rng)  # nobody's class goes to all
-    counts = np.diff(np.rint(per_client * np.cumsum(weights, 1)), prepend=0).astype(int)  # rows add up exactly
+        weights[:, weights.sum(0) == 0] = 1.0  # a class that nobody is given goes to all
+        return split_by_class(y, weights, rng)
+
+    up_to_class = np.rint(per_client * np.cumsum(weights, axis=1))
+    counts = np.diff(up_to_class, prepend=0).astype(int)  # (N, C); each row adds up to per_client exactly
     spare = np.bincount(y) - counts.sum(0)
-    _require(spare.min() >= 0, "per_client", per_client, f"smaller: class {spare.argmin()} lacks {-spare.min()} images")
-    pieces = [np.split(rng.permutation(np.flatnonzero(y == c)), counts[:, c].cumsum())[:-1] for c in range(classes)]
-    return [np.concatenate(own) for own in zip(*pieces, strict=True)]
+    scarce = spare.argmin()
+    require(spare[scarce] >= 0, "per_client", per_client, f"smaller: class {scarce} lacks {-spare[scarce]} images")
+    pieces: list[list[np.ndarray]] = [[] for _ in range(clients)]
+    for c in range(classes):
+        of_class = rng.permutation(np.flatnonzero(y == c))
+        *taken, _ = np.split(of_class, counts[:, c].cumsum())  # what is left after the last cut goes to nobody
+        for client, piece in enumerate(taken):
+            pieces[client].append(piece)
+    return [np.concatenate(of_client) for of_client in pieces]
+
+
+def _dominant_classes(client: int, classes: int, rng: np.random.Generator) -> np.ndarray:
+    if classes > 10:
+        return rng.choice(classes, classes // 10, replace=False)
+    first = 2 * (client % 5)
+    return np.unique((first + np.arange(3)) % classes)
 
 
 def quantity(y: np.ndarray, clients: int, rng: np.random.Generator, *, sigma: float = 1.0) -> Parts:
     """Quantity skew: two images each, the rest by log-normal weights, labels iid. sigma > 0: spread of log sizes."""
-    _require(isfinite(sigma) and sigma > 0, "sigma", sigma, "a number above 0")
-    first, rest = np.split(rng.permutation(len(y)), [min(2, len(y) // clients) * clients])
-    more = _cut(rest, rng.lognormal(0.0, sigma, clients))
-    return [np.concatenate(pair) for pair in zip(np.split(first, clients), more, strict=True)]
+    require(isfinite(sigma) and sigma > 0, "sigma", sigma, "a number above 0")
+    everyone_gets = min(2, len(y) // clients)
+    shuffled = rng.permutation(len(y))
+    first = np.split(shuffled[: everyone_gets * clients], clients)
+    more = split_in_proportion(shuffled[everyone_gets * clients :], rng.lognormal(0.0, sigma, clients))
+    return [np.concatenate(pair) for pair in zip(first, more, strict=True)]
 
 
-def _turned(data: Dataset, parts: Parts) -> Dataset:
+def rotate_by_client(data: Dataset, parts: Parts) -> Dataset:
     """Feature skew: client i's images turned by i mod 4 quarter turns, which moves pixels and blurs none."""
-    _require(data.x.shape[2] == data.x.shape[3], "partition", "feature", f"of square images, not {data.in_shape}")
+    square = data.x.shape[2] == data.x.shape[3]
+    require(square, "partition", "feature", f"of square images, not {data.in_shape}")
     x = data.x.clone()
-    for i, part in enumerate(parts):
-        x[part] = torch.rot90(data.x[part], i % 4, (2, 3))
+    for client, part in enumerate(parts):
+        x[part] = torch.rot90(data.x[part], client % 4, (2, 3))
     return replace(data, x=x)
 
 
-SCHEMES: dict[str, Callable[..., Parts]] = {f.__name__: f for f in (dirichlet, pathological, skew, quantity, iid)}
-SCHEMES["feature"] = iid
-# A scheme's options and their defaults are its keyword arguments.
+PARTITIONS: dict[str, Callable[..., Parts]] = {
+    "dirichlet": dirichlet,
+    "pathological": pathological,
+    "mixture": mixture,
+    "quantity": quantity,
+    "iid": iid,
+    "feature": iid,  # then turned, client by client
+}
+# A partition's options and their defaults are its keyword arguments.
 OPTIONS: dict[str, dict[str, float]] = {
-    name: inspect.getfullargspec(f).kwonlydefaults or {} for name, f in SCHEMES.items()
+    name: inspect.getfullargspec(function).kwonlydefaults or {} for name, function in PARTITIONS.items()
 }
 
 
 def unevenness(counts: np.ndarray) -> dict[str, float]:
     """How uneven a split is, from its (N, C) label counts. label_skew: total-variation distance of a client's label
     distribution to the whole's, mean over clients, 0 for iid. classes_per_client: mean number of classes present.
-    size_skew: Gini coefficient of the clients' sizes, 0 for equal ones, near 1 where one client holds everything."""
+    size_skew: Gini coefficient of the clients' sizes, 0 for equal ones, near 1 where one client holds everything.
+
+    Examples
+    --------
+    >>> unevenness(np.array([[3, 1], [1, 3]]))
+    {'label_skew': 0.25, 'classes_per_client': 2.0, 'size_skew': 0.0}
+    """
     sizes = counts.sum(1)
-    gaps = np.abs(counts / np.maximum(sizes, 1)[:, None] - counts.sum(0) / counts.sum()).sum(1) / 2
-    gini = np.abs(sizes[:, None] - sizes[None, :]).mean() / (2 * sizes.mean())
-    present = (counts > 0).sum(1).mean()
-    return {"label_skew": float(gaps.mean()), "classes_per_client": float(present), "size_skew": float(gini)}
+    of_clients = counts / np.maximum(sizes, 1)[:, None]  # (N, C) label distributions; a row of zeros for an empty one
+    of_all = counts.sum(0) / counts.sum()  # (C,)
+    total_variation = np.abs(of_clients - of_all).sum(1) / 2  # (N,)
+    differences = np.abs(sizes[:, None] - sizes[None, :])  # (N, N)
+    gini = differences.mean() / (2 * sizes.mean())
+    present = (counts > 0).sum(1)
+    return {
+        "label_skew": float(total_variation.mean()),
+        "classes_per_client": float(present.mean()),
+        "size_skew": float(gini),
+    }

@@ -1,28 +1,26 @@
 """A stack of clients trained at once: one more leading dimension on every tensor, and `torch.func.vmap` over losses.
 
-The same method, phases and batches as one client after the other (engine.run_phases), to rounding. Clients come sorted
-by size, so at every step those that still have a batch are the first ones: nobody pays for a step that is not there.
+The same method, phases and batches as one client after the other, to rounding. Clients come sorted by size, so at every
+step those that still have a batch are the first ones: nobody pays for a step that is not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
+from torch.nn.utils.rnn import pad_sequence
 
-from .phases import Measure, Phase
+from .client import CHUNK, ClientResult, LocalData, Trained, momentum_step, run_phases
+from .methods import FedAvg
+from .models import DecoupledNet
+from .phases import Derive, Loss, Train
 from .tensors import EXTRACTOR, Tensors, pick
-
-if TYPE_CHECKING:
-    from .engine import LocalData
-    from .methods.fedavg import FedAvg
-    from .models import DecoupledNet
-
-CHUNK = 1000  # images in a forward pass without gradients, over all clients of the stack
 
 
 def stack_rounds(
@@ -31,107 +29,183 @@ def stack_rounds(
     clients: Sequence[Tensors],
     downloads: Sequence[Tensors],
     data: Sequence[LocalData],
-) -> list[tuple[Tensors, Tensors, Tensor, int]]:
-    """engine.client_round for K clients at once, given in order of size, largest first; one result for each.
+) -> list[ClientResult]:
+    """client.client_round for K clients at once, given in order of size, largest first; one result for each.
 
     Raises ValueError where the method's losses or the net cannot be vectorised.
     """
-    received = [method.receive(c, d) for c, d in zip(clients, downloads, strict=True)]
+    received = [method.receive(client, download) for client, download in zip(clients, downloads, strict=True)]
     # Newcomers lack what the others measured in an earlier round and will measure anew: only common names are stacked.
-    stack = {name: torch.stack([r[name] for r in received]) for name in _common(received)}
-    # What everyone gets alike, such as theta, is not copied K times; in_dims says what has a client dimension.
-    told = _common(downloads)
-    same = {name for name in told if all(d[name] is downloads[0][name] for d in downloads)}
-    download = {n: downloads[0][n] if n in same else torch.stack([d[n] for d in downloads]) for n in told}
-    x, y, valid = (torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) for parts in zip(
-        *((own.x, own.y, torch.ones_like(own.y, dtype=own.x.dtype)) for own in data), strict=True))  # fmt: skip
-    features, loss, steps = None, x.new_zeros(len(data)), np.zeros(len(data), dtype=int)
+    stack = {name: torch.stack([client[name] for client in received]) for name in common_names(received)}
+    trainer = StackOfClients(method, net, downloads, data)
     try:
-        for phase in method.phases():
-            if phase.on_features and features is None:
-                features = _features(net, stack, x)
-            inputs = x if features is None or not phase.on_features else features
-            if isinstance(phase, Measure):
-                stack |= vmap(lambda z, y, v, compute=phase.compute: compute(net, z, y, v))(inputs, y, valid)
-                continue
-            trained, loss, taken = _sgd(method, phase, net, stack, download, same, inputs, y, data)
-            stack, steps = {**stack, **trained}, steps + taken
-            features = None if any(name.startswith(EXTRACTOR) for name in trained) else features
+        trained = run_phases(method.phases(), stack, trainer)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"backend='vmap' cannot vectorise this net or method ({reason}); use 'threads'") from error
-    # Clones: a view would keep the whole stack alive for as long as one of its clients.
-    owned = [own | {name: t[i].clone() for name, t in stack.items()} for i, own in enumerate(received)]
-    return [(own, method.upload(own), loss[i], int(steps[i])) for i, own in enumerate(owned)]
+
+    results = []
+    for k, before in enumerate(received):
+        # Clones: a view would keep the whole stack alive for as long as one of its clients.
+        moved = {name: tensor[k].clone() for name, tensor in trained.tensors.items()}
+        client = {**before, **moved}
+        results.append(ClientResult(client, method.upload(client), trained.loss[k], int(trained.steps[k])))
+    return results
 
 
-def _common(many: Sequence[Tensors]) -> list[str]:
+def common_names(many: Sequence[Tensors]) -> list[str]:
     """The names that all hold."""
     return [name for name in many[0] if all(name in tensors for tensors in many)]
 
 
-@torch.no_grad()
-def _features(net: DecoupledNet, stack: Tensors, x: Tensor) -> Tensor:
-    """(K, n, d) features of images (K, n, *in_shape)."""
-    extractors = pick(stack, EXTRACTOR)
-    size = max(1, CHUNK // len(x))
-    return torch.cat([vmap(net.features)(extractors, part) for part in x.split(size, dim=1)], dim=1)
+def first_clients(tensors: Tensors, n: int) -> Tensors:
+    """Views of the first n clients of a stack."""
+    return {name: tensor[:n] for name, tensor in tensors.items()}
 
 
-def _schedule(data: Sequence[LocalData], epochs: int, device: torch.device) -> tuple[Tensor, Tensor, np.ndarray]:
-    """All batches of a phase: indices (K, S, B), weights (K, S, B) that add up to 1 over a batch's images and are 0 for
-    padding, and each client's number of steps (K,)."""
-    batches = [list(own.batches(epochs)) for own in data]
-    steps = np.array([len(own) for own in batches])
-    size = max((len(b) for own in batches for b in own), default=1)
-    index = np.zeros((len(data), steps.max(initial=0), size), dtype=np.int64)
-    weight = np.zeros(index.shape)
-    for k, own in enumerate(batches):
-        for s, batch in enumerate(own):
-            index[k, s, : len(batch)], weight[k, s, : len(batch)] = batch, 1 / len(batch)
-    return torch.from_numpy(index).to(device), torch.from_numpy(weight).to(device), steps
+@dataclass(frozen=True)
+class Downloads:
+    """What K clients received. What all got alike, such as theta, is not copied K times: it has no client dimension.
+
+    tensors: by name, (K, ...) or, for the names in `alike`, (...).
+    """
+
+    tensors: Tensors
+    alike: frozenset[str]
+
+    @classmethod
+    def of(cls, downloads: Sequence[Tensors]) -> Downloads:
+        tensors = {}
+        alike = set()
+        for name in common_names(downloads):
+            first = downloads[0][name]
+            if all(download[name] is first for download in downloads):
+                tensors[name] = first
+                alike.add(name)
+            else:
+                tensors[name] = torch.stack([download[name] for download in downloads])
+        return cls(tensors, frozenset(alike))
+
+    def dims(self) -> dict[str, int | None]:
+        """Which dimension of each tensor counts the clients, as vmap wants to know it."""
+        return {name: None if name in self.alike else 0 for name in self.tensors}
+
+    def first_clients(self, n: int) -> Tensors:
+        """Views for the first n clients."""
+        return {name: tensor if name in self.alike else tensor[:n] for name, tensor in self.tensors.items()}
 
 
-def _sgd(
-    method: FedAvg, phase: Phase, net: DecoupledNet, stack: Tensors, download: Tensors, same: set[str],
-    inputs: Tensor, y: Tensor, data: Sequence[LocalData],
-) -> tuple[Tensors, Tensor, np.ndarray]:  # fmt: skip
-    """engine.sgd on (K, ...) tensors: what it trained, each client's mean loss (K,) and number of steps (K,)."""
-    index, weight, steps = _schedule(data, phase.epochs, y.device)
-    weight = weight.to(inputs.dtype)
-    trained = {name: t.clone() for name, t in pick(stack, *phase.train).items()}
-    frozen = {name: t for name, t in stack.items() if name not in trained}
-    momentum = {name: torch.zeros_like(t) for name, t in trained.items()}
-    total = inputs.new_zeros(len(data))
-    dims = {name: None if name in same else 0 for name in download}
-    steppers = [_gradient(net, loss_of, dims) for loss_of in phase.losses]
-    rows = torch.arange(len(data), device=y.device)[:, None]
-    active, lr = 0, method.lr if phase.lr is None else phase.lr
-    for s in range(index.shape[1]):
-        data[0].check()
-        if active != (now := int((steps > s).sum())):  # the stack has shrunk: views of the clients still training
-            active = now
-            some, rest, moving = ({n: t[:active] for n, t in group.items()} for group in (trained, frozen, momentum))
-            told = {n: t if n in same else t[:active] for n, t in download.items()}
-            weights, velocity = list(some.values()), list(moving.values())
-        at = index[:active, s]
-        batch, labels = inputs[rows[:active], at], y[rows[:active], at]  # (active, B, ...)
-        for gradient in steppers:
-            gradients, losses = gradient(some, rest, told, batch, labels, weight[:active, s])
-            with torch.no_grad():
-                torch._foreach_mul_(velocity, method.momentum)
-                torch._foreach_add_(velocity, [gradients[n] for n in some])
-                torch._foreach_add_(velocity, weights, alpha=method.weight_decay)
-                torch._foreach_add_(weights, velocity, alpha=-lr)
-                total[:active] += losses
-    taken = steps * len(steppers)
-    return trained, total / torch.from_numpy(np.maximum(taken, 1)).to(total), taken
+@dataclass(frozen=True)
+class Batches:
+    """All batches of a phase, for K clients of at most S steps and B images a batch.
+
+    index: (K, S, B), which images. weight: (K, S, B), 1 over the batch's number of images for each of them, 0 for
+    padding. steps: (K,), each client's number of batches, on the CPU.
+    """
+
+    index: Tensor
+    weight: Tensor
+    steps: Tensor
+
+    @classmethod
+    def of(cls, data: Sequence[LocalData], epochs: int, like: Tensor) -> Batches:
+        """On `like`'s device, the weights in its dtype."""
+        by_client = [list(local.batches(epochs)) for local in data]
+        steps = np.array([len(batches) for batches in by_client])
+        longest = max((len(batch) for batches in by_client for batch in batches), default=1)
+        index = np.zeros((len(data), steps.max(initial=0), longest), dtype=np.int64)
+        weight = np.zeros(index.shape)
+        for k, batches in enumerate(by_client):
+            for s, batch in enumerate(batches):
+                index[k, s, : len(batch)] = batch
+                weight[k, s, : len(batch)] = 1 / len(batch)
+        device = like.device
+        return cls(torch.from_numpy(index).to(device), torch.from_numpy(weight).to(like), torch.from_numpy(steps))
 
 
-def _gradient(net: DecoupledNet, loss_of: Callable[..., Tensor], dims: dict[str, int | None]) -> Callable[..., Any]:
-    """The gradient and value of one loss for all clients of a stack."""
+class StackOfClients:
+    """The Trainer of K clients at once: images, features and tensors have a leading dimension K."""
 
-    def mean_loss(trained, frozen, download, x, y, weight):
-        return (loss_of(net, frozen | trained, download, x, y) * weight).sum()
+    def __init__(
+        self,
+        method: FedAvg,
+        net: DecoupledNet,
+        downloads: Sequence[Tensors],
+        data: Sequence[LocalData],
+    ) -> None:
+        self.method = method
+        self.net = net
+        self.downloads = Downloads.of(downloads)
+        self.data = data
+        self.shape: tuple[int, ...] = (len(data),)
+        self.images = pad_sequence([local.x for local in data], batch_first=True)  # (K, n, *in_shape), zeros at the end
+        self.labels = pad_sequence([local.y for local in data], batch_first=True)  # (K, n)
+        real = [torch.ones_like(local.y, dtype=local.x.dtype) for local in data]
+        self.valid = pad_sequence(real, batch_first=True)  # (K, n): 1 for an image, 0 for padding
 
-    return vmap(grad_and_value(mean_loss), in_dims=(0, 0, dims, 0, 0, 0))
+    @torch.no_grad()
+    def features(self, client: Tensors) -> Tensor:
+        """(K, n, d)."""
+        extractors = pick(client, EXTRACTOR)
+        chunk = max(1, CHUNK // len(self.data))
+        parts = [vmap(self.net.features)(extractors, images) for images in self.images.split(chunk, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def derive(self, phase: Derive, client: Tensors, inputs: Tensor) -> Tensors:
+        def compute(inputs: Tensor, labels: Tensor, valid: Tensor) -> Tensors:
+            return phase.compute(self.net, inputs, labels, valid)
+
+        return vmap(compute)(inputs, self.labels, self.valid)
+
+    def train(self, phase: Train, client: Tensors, inputs: Tensor) -> Trained:
+        """client.sgd for all: loss and steps are (K,)."""
+        batches = Batches.of(self.data, phase.epochs, like=inputs)
+        trained = {name: tensor.clone() for name, tensor in pick(client, *phase.prefixes).items()}
+        frozen = {name: tensor for name, tensor in client.items() if name not in trained}
+        velocities = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
+        gradients_of = [self.gradients_of(loss_of) for loss_of in phase.losses]
+        lr = phase.step_size(default=self.method.lr)
+
+        clients = torch.arange(len(self.data), device=inputs.device)[:, None]  # (K, 1)
+        total_loss = inputs.new_zeros(self.shape)
+        active = 0
+        for step in range(batches.index.shape[1]):
+            self.data[0].check()
+            still_training = int((batches.steps > step).sum())
+            if still_training != active:  # the stack has shrunk: views of the clients that still have a batch
+                active = still_training
+                moving = first_clients(trained, active)
+                standing = first_clients(frozen, active)
+                received = self.downloads.first_clients(active)
+                weights = list(moving.values())
+                momenta = list(first_clients(velocities, active).values())
+            at = batches.index[:active, step]  # (active, B)
+            x = inputs[clients[:active], at]  # (active, B, ...)
+            y = self.labels[clients[:active], at]  # (active, B)
+            for gradients_and_losses in gradients_of:
+                gradients, losses = gradients_and_losses(
+                    moving, standing, received, x, y, batches.weight[:active, step]
+                )
+                in_order = [gradients[name] for name in moving]
+                momentum_step(weights, momenta, in_order, lr, self.method.momentum, self.method.weight_decay)
+                total_loss[:active] += losses.detach()
+
+        steps = batches.steps * len(phase.losses)
+        mean_loss = total_loss / steps.clamp(min=1).to(total_loss)
+        return Trained(trained, mean_loss, steps)
+
+    def gradients_of(self, loss_of: Loss) -> Callable[..., Any]:
+        """The gradient and value of one loss, for all clients of the stack."""
+
+        def mean_loss(
+            trained: Tensors,
+            frozen: Tensors,
+            download: Tensors,
+            x: Tensor,
+            y: Tensor,
+            weight: Tensor,
+        ) -> Tensor:
+            losses = loss_of(self.net, {**frozen, **trained}, download, x, y)  # (B,)
+            return (losses * weight).sum()
+
+        return vmap(grad_and_value(mean_loss), in_dims=(0, 0, self.downloads.dims(), 0, 0, 0))

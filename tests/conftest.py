@@ -4,12 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from fedecouple_lite import from_arrays, load, net_for, split
-from fedecouple_lite.engine import LocalData
+from fedecouple_lite.client import LocalData
 
 torch.set_num_threads(2)
 
@@ -56,7 +55,7 @@ def net():
 
 @pytest.fixture
 def federation(few):
-    return split(few, clients=4, scheme="dirichlet", seed=1, alpha=0.5)
+    return split(few, clients=4, partition="dirichlet", seed=1, alpha=0.5)
 
 
 @pytest.fixture
@@ -64,23 +63,3 @@ def local(few):
     """One client's 12 images of classes 0 to 9 and its batches of 5, in order."""
     x, y = few.images(torch.arange(12)), few.y[:12]
     return LocalData(x, y, lambda epochs: [i for _ in range(epochs) for i in torch.arange(12).split(5)])
-
-
-def same(a, b) -> bool:
-    """Two dictionaries of tensors, equal to the bit."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def copied(tensors):
-    return {name: t.clone() for name, t in tensors.items()}
-
-
-def last(states):
-    return list(states)[-1]
-
-
-def arrays(n=30, classes=3, size=8, seed=0):
-    """Made-up images for what is about shapes and errors, not learning."""
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 255, (n, size, size), dtype=np.uint8)
-    return x, rng.permutation(np.arange(n) % classes)

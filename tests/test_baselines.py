@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import last, same
+from helpers import last, same
 from torch.nn.functional import cross_entropy
 
 from fedecouple_lite import METHODS, client_round, make, rounds, split
@@ -43,7 +43,7 @@ def test_ditto_with_lambda_zero_is_local_and_a_large_one_reaches_the_received_we
     assert same(free.server, plain.server)  # the personal models never touch the federated one
     method = make("ditto", lr=0.01, lam=50.0, momentum=0.0, epochs=40)
     received = net.init(1)
-    client, *_ = client_round(method, net, method.init(net.init(0)), received, local)
+    client = client_round(method, net, method.init(net.init(0)), received, local).client
     far = flat(net.init(0)) - flat(received)
     near = flat({n: client[f"personal.{n}"] for n in received}) - flat(received)
     assert near.norm() < 0.05 * far.norm()
@@ -52,7 +52,7 @@ def test_ditto_with_lambda_zero_is_local_and_a_large_one_reaches_the_received_we
 def test_dittos_personal_models_are_independent_of_the_server_at_lambda_zero(net, local):
     method = make("ditto", lam=0.0, **QUICK)
     mine = method.init(net.init(0))
-    a, b = (client_round(method, net, mine, net.init(seed), local)[0] for seed in (1, 2))
+    a, b = (client_round(method, net, mine, net.init(seed), local).client for seed in (1, 2))
     assert same(pick(a, "personal."), pick(b, "personal."))
 
 
@@ -75,7 +75,8 @@ def test_dittos_personal_models_are_independent_of_the_server_at_lambda_zero(net
 )
 def test_uploads_are_exactly_the_names_they_say(net, local, name, travels):
     method, start = make(name, **QUICK), net.init(0)
-    _, upload, *_ = client_round(method, net, method.init(start), method.send(method.init_server(start), 0), local)
+    download = method.send(method.init_server(start), 0)
+    upload = client_round(method, net, method.init(start), download, local).upload
     assert {n.split(".")[0] for n in upload} == travels
     whole = {n for n in start if n.split(".")[0] in travels}
     assert {n for n in upload if n.startswith(BOTH)} == whole  # a part travels whole

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import arrays
+from helpers import arrays
 
 from fedecouple_lite import data
 from fedecouple_lite.data import from_arrays, load

@@ -3,12 +3,13 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import arrays, copied, last, same
+from helpers import arrays, copied, last, same
 from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, from_arrays, make, net_for, rounds, split
-from fedecouple_lite.engine import LocalData, Pool, client_round, sgd
-from fedecouple_lite.phases import Phase
+from fedecouple_lite.client import LocalData, client_round, sgd
+from fedecouple_lite.engine import Pool
+from fedecouple_lite.phases import Train
 
 QUICK = {"lr": 0.1, "epochs": 2, "batch_size": 8}
 
@@ -38,7 +39,7 @@ def test_sgd_equals_torchs_own_to_rounding(net, local):
     method, start = make("fedavg", lr=0.05, momentum=0.9, weight_decay=0.01), net.init(0)
     data = LocalData(local.x.double(), local.y, local.batches)
     start = {n: t.double() for n, t in start.items()}
-    phase = Phase(("extractor.", "classifier."), (method.loss,), 3)
+    phase = Train(("extractor.", "classifier."), (method.loss,), 3)
     got, loss, steps = sgd(method, phase, net, start, {}, data.x, data)
     weights = {n: t.clone().requires_grad_() for n, t in start.items()}
     optimizer = torch.optim.SGD(weights.values(), lr=0.05, momentum=0.9, weight_decay=0.01)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import copied, last, same
+from helpers import copied, last, same
 
 from fedecouple_lite import METHODS, client_round, make, rounds
-from fedecouple_lite.engine import LocalData
+from fedecouple_lite.client import LocalData
 from fedecouple_lite.methods.fedecouple import similarity_weights
 from fedecouple_lite.tensors import pick
 
@@ -49,7 +49,7 @@ def test_anchors_equal_the_hand_computed_class_means_of_three_samples(net, few):
     index = torch.cat([a, torch.nonzero(y == 5)[:1, 0]])
     data = LocalData(few.images(index), y[index], lambda epochs: [torch.arange(3)] * epochs)
     mine, server = net.init(0), net.init(1)
-    client, *_ = client_round(make("fedecouple", **QUICK), net, mine, server, data)
+    client = client_round(make("fedecouple", **QUICK), net, mine, server, data).client
     z = net.features(server, data.x)
     assert torch.allclose(client["anchors.means"][3], (z[0] + z[1]) / 2, atol=1e-6)
     assert torch.allclose(client["anchors.means"][5], z[2], atol=1e-6)
@@ -107,7 +107,7 @@ def test_the_personal_classifier_stays_and_the_extractor_is_taken():
 def test_alternate_takes_two_steps_a_batch_and_joint_one(net, local):
     start = net.init(0)
     steps = [
-        client_round(make("fedecouple", coupling=c, **QUICK), net, start, start, local)[3]
+        client_round(make("fedecouple", coupling=c, **QUICK), net, start, start, local).steps
         for c in ("alternate", "joint")
     ]
     assert steps == [3 + 2 * 2 * 3, 3 + 2 * 3]
@@ -159,17 +159,18 @@ def test_a_frozen_part_is_moved_by_neither_momentum_nor_weight_decay(net, local,
     """While the classifier trains, the extractor is bit-equal to the received one, and the other way round."""
     from dataclasses import replace
 
-    from fedecouple_lite.engine import run_phases
-    from fedecouple_lite.phases import Phase
+    from fedecouple_lite.client import OneClient, run_phases
+    from fedecouple_lite.phases import Train
 
     method = make(name, momentum=0.9, weight_decay=0.1, **QUICK)
     for phase in method.phases():
-        if isinstance(phase, Phase):
+        if isinstance(phase, Train):
             start = method.init(net.init(0)) | {"anchors.means": torch.zeros(10, 128), "class_counts": torch.ones(10)}
-            after, *_ = run_phases(method, (replace(phase, epochs=1),), net, start, net.init(1), local)
+            trainer = OneClient(method, net, net.init(1), local)
+            after = run_phases((replace(phase, epochs=1),), start, trainer).tensors
             for tensor in start:
                 moved = not torch.equal(start[tensor], after[tensor])
-                assert moved == tensor.startswith(phase.train), tensor
+                assert moved == tensor.startswith(phase.prefixes), tensor
 
 
 def test_an_unknown_method_or_hyper_parameter_suggests_the_nearest():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import same
+from helpers import same
 from torch import nn
 
 from fedecouple_lite import DecoupledNet, net_for

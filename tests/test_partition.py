@@ -4,12 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedecouple_lite import SCHEMES, from_arrays, load, split, unevenness
+from fedecouple_lite import PARTITIONS, from_arrays, load, split, unevenness
 
 DIGITS = load("digits")
 
 
-@given(st.sampled_from(sorted(SCHEMES)), st.integers(1, 40), st.integers(0, 10**6), st.floats(0, 0.9))
+@given(st.sampled_from(sorted(PARTITIONS)), st.integers(1, 40), st.integers(0, 10**6), st.floats(0, 0.9))
 @settings(max_examples=80, deadline=None)
 def test_every_image_goes_to_exactly_one_client(scheme, clients, seed, test_share):
     options = {"pathological": {"classes_per_client": 10 if clients < 5 else 2}, "dirichlet": {"alpha": 1.0}}
@@ -19,7 +19,7 @@ def test_every_image_goes_to_exactly_one_client(scheme, clients, seed, test_shar
     assert all(len(index) for index in f.train)
 
 
-@given(st.sampled_from(sorted(SCHEMES)), st.integers(0, 100))
+@given(st.sampled_from(sorted(PARTITIONS)), st.integers(0, 100))
 @settings(max_examples=12, deadline=None)
 def test_the_seed_decides(scheme, seed):
     a, b, c = (split(DIGITS, 10, scheme, s) for s in (seed, seed, seed + 1))
@@ -41,7 +41,7 @@ def test_pathological_clients_hold_exactly_so_many_classes():
 
 
 def test_skew_with_per_client_is_the_exact_mixture():
-    counts = split(DIGITS, 5, "skew", 0, share=0.2, per_client=100, test_share=0).label_counts()
+    counts = split(DIGITS, 5, "mixture", 0, share=0.2, per_client=100, test_share=0).label_counts()
     assert (counts.sum(1) == 100).all()
     assert counts[0].tolist() == pytest.approx([2 + 80 / 3] * 3 + [2] * 7, abs=1)
 
@@ -73,14 +73,17 @@ def test_feature_skew_turns_whole_images_by_client():
         ({"alpha": 0.0}, "alpha=0.0 must be a number above 0"),
         ({"alpha": float("nan")}, "alpha=nan must be"),
         ({"alpha": 0.01, "clients": 200}, "alpha=0.01 left one of clients=200 .* raise alpha"),
-        ({"scheme": "pathological", "classes_per_client": 11}, "classes_per_client=11 must be a whole number up to 10"),
-        ({"scheme": "pathological", "classes_per_client": 1, "clients": 5}, "classes_per_client=1 must be"),
-        ({"scheme": "pathological", "clients": 1500}, "leaves nobody empty, .* use fewer clients"),
-        ({"scheme": "skew", "share": 1.5}, "share=1.5 must be from 0 to 1"),
-        ({"scheme": "skew", "per_client": 200}, "per_client=200 must be smaller: class"),
-        ({"scheme": "quantity", "sigma": -1.0}, "sigma=-1.0 must be"),
-        ({"scheme": "iid", "alpha": 0.5}, "alpha=0.5 must be known to partition='iid', which takes: no options"),
-        ({"scheme": "dirichlt"}, "partition='dirichlt' is unknown; did you mean 'dirichlet'"),
+        (
+            {"partition": "pathological", "classes_per_client": 11},
+            "classes_per_client=11 must be a whole number",
+        ),
+        ({"partition": "pathological", "classes_per_client": 1, "clients": 5}, "classes_per_client=1 must be"),
+        ({"partition": "pathological", "clients": 1500}, "leaves nobody empty, .* use fewer clients"),
+        ({"partition": "mixture", "share": 1.5}, "share=1.5 must be from 0 to 1"),
+        ({"partition": "mixture", "per_client": 200}, "per_client=200 must be smaller: class"),
+        ({"partition": "quantity", "sigma": -1.0}, "sigma=-1.0 must be"),
+        ({"partition": "iid", "alpha": 0.5}, "alpha=0.5 must be known to partition='iid', which takes: no options"),
+        ({"partition": "dirichlt"}, "partition='dirichlt' is unknown; did you mean 'dirichlet'"),
         ({"test_share": 1.0}, "test_share=1.0 must be"),
         ({"per_client": 1}, "per_client=1 must be at least 2"),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import last, same
+from helpers import last, same
 from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, make, net_for, rounds, split
@@ -52,7 +52,7 @@ def test_backends_agree_in_float32_over_one_round(net, federation, name):
 def test_results_do_not_depend_on_the_number_of_cores(net, few, monkeypatch):
     """Several stacks on one, two and five threads: equal to the bit."""
     federation, states = split(few, 12, "dirichlet", alpha=1.0), []
-    monkeypatch.setattr(engine_module, "STACK", {"cpu": 5})
+    monkeypatch.setattr(engine_module, "MAX_STACK", {"cpu": 5})
     for cores in (1, 2, 5):
         monkeypatch.setattr(engine_module.os, "cpu_count", lambda cores=cores: cores)
         for backend in ("vmap", "threads"):
@@ -63,7 +63,7 @@ def test_results_do_not_depend_on_the_number_of_cores(net, few, monkeypatch):
 
 def test_stacks_are_of_equal_length_and_largest_first(few):
     federation = split(few, 12, "quantity")
-    stacks = engine_module._stacks(federation, list(range(12)), 5)
+    stacks = engine_module.stacks_of(federation, list(range(12)), 5)
     assert sorted(k for stack in stacks for k in stack) == list(range(12)) and [len(s) for s in stacks] == [4, 4, 4]
     for stack in stacks:
         sizes = [len(federation.train[k]) for k in stack]

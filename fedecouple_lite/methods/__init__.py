@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..data import nearest
-from ..phases import allowed, hypers
+from ..errors import nearest
+from ..hyper import allowed, hypers
 from .ditto import Ditto
 from .fedavg import FedAvg, FedAvgFT
 from .fedbabu import FedBABU
@@ -38,16 +38,27 @@ def make(name: str, **values: Any) -> FedAvg:
     """The method `name` with these hyper-parameters; strings become the hyper-parameter's own type.
 
     Raises ValueError for an unknown method or hyper-parameter (suggesting the nearest), or a value outside its range.
+
+    Examples
+    --------
+    >>> make("fedrep", lr=0.05, epochs=2)
+    FedRep(lr=0.05, epochs=2, batch_size=32, momentum=0.5, weight_decay=0.0005, classifier_epochs=1)
+    >>> make("fedrep", mu=1)
+    Traceback (most recent call last):
+    ValueError: mu=1 means nothing to method='fedrep'; choose from lr, epochs, batch_size, momentum, weight_decay, \
+classifier_epochs
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r} is unknown; {nearest(name, METHODS)}")
-    known = hypers(METHODS[name])
+    method = METHODS[name]
+    known = hypers(method)
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{key}={value!r} means nothing to method={name!r}; {nearest(key, known)}")
-        try:
+        if isinstance(value, str):
             kind: Any = type(known[key].default)
-            values[key] = kind(value) if isinstance(value, str) else value
-        except ValueError:
-            raise ValueError(f"{key}={value!r} of method={name!r} must be {allowed(known[key])}") from None
-    return METHODS[name](**values)
+            try:
+                values[key] = kind(value)
+            except ValueError:
+                raise ValueError(f"{key}={value!r} of method={name!r} must be {allowed(known[key])}") from None
+    return method(**values)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..hyper import hyper
 from ..losses import cross_entropy
 from ..models import DecoupledNet
-from ..phases import Phase, Phases, hyper
+from ..phases import Phases, Train
 from ..tensors import Tensors, rename, squared_distance
 from .fedavg import FedAvg
 
@@ -28,7 +29,7 @@ class Ditto(FedAvg):
         return start | rename(start, "", PERSONAL)
 
     def phases(self) -> Phases:
-        return (*super().phases(), Phase((PERSONAL,), (self.personal_loss,), self.epochs))
+        return (*super().phases(), Train((PERSONAL,), (self.personal_loss,), self.epochs))
 
     def personal_loss(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the personal model and its pull, (B,)."""

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..hyper import check_hypers, hyper
 from ..losses import cross_entropy
 from ..models import DecoupledNet
-from ..phases import Phase, Phases, check_hypers, hyper
+from ..phases import Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, pick, weighted_mean
 
 
@@ -23,6 +24,8 @@ class FedAvg:
     """One round: receive w, train it for `epochs` local epochs, upload it; the server takes the size-weighted mean.
 
     The hooks below are all that a method is; a subclass overrides those in which it differs. None changes an argument.
+    In the order in which a round calls them: send, receive, phases (with their losses), upload, aggregate; then, to
+    predict, personalise and predict. init and init_server are called once, before the first round.
     """
 
     lr: float = hyper(0.1, "step size of local SGD; 0 trains nothing", tries=(0.02, 0.05, 0.1, 0.2))
@@ -54,7 +57,7 @@ class FedAvg:
 
     def phases(self) -> Phases:
         """What the client then does, in order."""
-        return (Phase((EXTRACTOR, CLASSIFIER), (self.loss,), self.epochs),)
+        return (Train((EXTRACTOR, CLASSIFIER), (self.loss,), self.epochs),)
 
     def loss(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the client's model on images x, (B,)."""
@@ -70,7 +73,8 @@ class FedAvg:
 
     def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
         """The server's next tensors from the cohort's uploads and training-set sizes, both by client number."""
-        return {**server, **weighted_mean(list(uploads.values()), [sizes[k] for k in uploads])}
+        weights = [sizes[k] for k in uploads]
+        return {**server, **weighted_mean(list(uploads.values()), weights)}
 
     def personalise(self) -> Phases:
         """Phases run on a copy of the client only to predict; what they change is thrown away."""
@@ -94,4 +98,4 @@ class FedAvgFT(FedAvg):
     predict = own_model
 
     def personalise(self) -> Phases:
-        return (Phase((CLASSIFIER,), (self.classifier_loss,), self.epochs, on_features=True),)
+        return (Train((CLASSIFIER,), (self.classifier_loss,), self.epochs, on_features=True),)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..phases import Phase, Phases, hyper
+from ..hyper import hyper
+from ..phases import Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors
 from .fedavg import FedAvg, own_model
 
@@ -26,7 +27,7 @@ class FedBABU(FedAvg):
         return start  # the server knows the initial classifier too, so it has a global model
 
     def phases(self) -> Phases:
-        return (Phase((EXTRACTOR,), (self.loss,), self.epochs),)
+        return (Train((EXTRACTOR,), (self.loss,), self.epochs),)
 
     def personalise(self) -> Phases:
-        return (Phase((EXTRACTOR, CLASSIFIER), (self.loss,), self.fine_tune_epochs, lr=self.fine_tune_lr),)
+        return (Train((EXTRACTOR, CLASSIFIER), (self.loss,), self.fine_tune_epochs, lr=self.fine_tune_lr),)

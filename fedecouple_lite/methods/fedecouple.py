@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..hyper import hyper
 from ..losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
 from ..models import DecoupledNet
-from ..phases import Measure, Phase, Phases, hyper
+from ..phases import Derive, Loss, Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
 from .fedavg import FedAvg, own_model
 
@@ -43,14 +44,20 @@ class FedeCouple(FedAvg):
         return {**client, **pick(download, EXTRACTOR)}
 
     def phases(self) -> Phases:
-        losses = (self.global_pull, self.local_pull) if self.coupling == "alternate" else (self.both_pulls,)
-        if self.global_loss == 0:  # no step at all: even a step of zero loss would decay the weights
-            losses = (self.local_pull,)
+        """Anchors, then the personal classifier, then the extractor."""
         return (
-            Measure(self.anchors),
-            Phase((CLASSIFIER,), (self.personal_loss,), self.classifier_epochs, on_features=True),
-            Phase((EXTRACTOR,), losses, self.epochs),
+            Derive(self.anchors),
+            Train((CLASSIFIER,), (self.personal_loss,), self.classifier_epochs, on_features=True),
+            Train((EXTRACTOR,), self.extractor_losses(), self.epochs),
         )
+
+    def extractor_losses(self) -> tuple[Loss, ...]:
+        """One gradient step a batch for each: two to alternate, one on the sum, or the local one alone."""
+        if self.global_loss == 0:  # no global step at all: even a step of zero loss would decay the weights
+            return (self.local_pull,)
+        if self.coupling == "joint":
+            return (self.both_pulls,)
+        return (self.global_pull, self.local_pull)
 
     def anchors(self, net: DecoupledNet, z: Tensor, y: Tensor, valid: Tensor) -> Tensors:
         """a_ic: mean of f(theta^t; x) over the client's images of class c, (C, d). Kept here, part of no message.
@@ -67,25 +74,29 @@ class FedeCouple(FedAvg):
         w(x) = softmax(g(phi^t; z))_y: a teacher that is wrong about this sample is ignored, a sure one is followed.
         weighting "constant" is w(x) = 1, ordinary distillation.
         """
-        student, teacher = net.classify(client, z), net.classify(download, z)
+        student = net.classify(client, z)
+        teacher = net.classify(download, z)
         weight = true_class_probability(teacher, y) if self.weighting == "dynamic" else 1.0
         return cross_entropy(student, y) + self.lam * weight * distillation(student, teacher, self.temperature)
 
     def global_pull(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """global_loss * ce(g(phi^t; f), y) + mu * Omega, (B,): the features must suit the global classifier ..."""
         z = net.features(client, x)
-        return self.global_loss * cross_entropy(net.classify(download, z), y) + self.mu * self.omega(client, z, y)
+        of_server = cross_entropy(net.classify(download, z), y)
+        return self.global_loss * of_server + self.mu * self.omega(client, z, y)
 
     def local_pull(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """... and ce(g(phi_i; f), y) + mu * Omega, (B,): the client's own as well."""
         z = net.features(client, x)
-        return cross_entropy(net.classify(client, z), y) + self.mu * self.omega(client, z, y)
+        of_client = cross_entropy(net.classify(client, z), y)
+        return of_client + self.mu * self.omega(client, z, y)
 
     def both_pulls(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """The joint form: both cross-entropies and one mu * Omega, in one step, (B,)."""
         z = net.features(client, x)
-        own, of_server = (cross_entropy(net.classify(tensors, z), y) for tensors in (client, download))
-        return own + self.global_loss * of_server + self.mu * self.omega(client, z, y)
+        of_client = cross_entropy(net.classify(client, z), y)
+        of_server = cross_entropy(net.classify(download, z), y)
+        return of_client + self.global_loss * of_server + self.mu * self.omega(client, z, y)
 
     def omega(self, client: Tensors, z: Tensor, y: Tensor) -> Tensor:
         """Omega = ||f(theta_i; x) - a_iy||^2 / d, (B,)."""
@@ -95,15 +106,17 @@ class FedeCouple(FedAvg):
         """Size-weighted mean, or weights s_i = max(0, mean over j of cos(u_i, u_j)) of the extractor's updates u_i."""
         if self.aggregation == "size":
             return super().aggregate(server, uploads, sizes)
-        return {**server, **weighted_mean(list(uploads.values()), similarity_weights(server, uploads))}
+        weights = similarity_weights(server, uploads)
+        return {**server, **weighted_mean(list(uploads.values()), weights)}
 
 
 def similarity_weights(server: Tensors, uploads: Mapping[int, Tensors]) -> list[float]:
     """One weight >= 0 per upload; all equal where no two updates agree (or there is only one)."""
-    old = flat(pick(server, EXTRACTOR))
-    updates = torch.stack([flat(pick(upload, EXTRACTOR)) - old for upload in uploads.values()])  # (K, P)
-    units = normalize(updates, dim=1)
-    cosines = units @ units.T  # (K, K)
-    others = (cosines.sum(1) - cosines.diagonal()) / max(1, len(updates) - 1)
-    weights = others.clamp(min=0).tolist()
+    before = flat(pick(server, EXTRACTOR))  # (P,)
+    after = [flat(pick(upload, EXTRACTOR)) for upload in uploads.values()]
+    directions = normalize(torch.stack(after) - before, dim=1)  # (K, P), of length 1 each
+    cosines = directions @ directions.T  # (K, K)
+    with_others = cosines.sum(1) - cosines.diagonal()
+    mean_cosine = with_others / max(1, len(after) - 1)
+    weights = mean_cosine.clamp(min=0).tolist()
     return weights if sum(weights) > 0 else [1.0] * len(weights)

@@ -5,16 +5,17 @@ Xu, Tong, Huang: Personalized Federated Learning with Feature Alignment and Clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..hyper import hyper
 from ..losses import centre_loss, class_means
 from ..models import DecoupledNet
-from ..phases import Measure, Phase, Phases, hyper
+from ..phases import Derive, Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, pick, rename, weighted_mean
 from .fedavg import FedAvg, own_model
 
@@ -36,15 +37,19 @@ class FedPAC(FedAvg):
 
     def send(self, server: Tensors, client_id: int) -> Tensors:
         """theta, the global prototypes, and this client's own mixture of classifiers, once there is one."""
-        mine = f"mixed.{client_id}."
-        return {n.removeprefix(mine): t for n, t in server.items() if n.startswith((EXTRACTOR, "prototypes.", mine))}
+        mixture_of_client = f"mixed.{client_id}."
+        download = {}
+        for name, tensor in server.items():
+            if name.startswith((EXTRACTOR, "prototypes.", mixture_of_client)):
+                download[name.removeprefix(mixture_of_client)] = tensor
+        return download
 
     def phases(self) -> Phases:
         return (
-            Measure(self.statistics),
-            Phase((CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True),
-            Phase((EXTRACTOR,), (self.loss,), self.epochs),
-            Measure(self.prototypes),
+            Derive(self.statistics),
+            Train((CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True),
+            Train((EXTRACTOR,), (self.loss,), self.epochs),
+            Derive(self.prototypes),
         )
 
     def statistics(self, net: DecoupledNet, z: Tensor, y: Tensor, valid: Tensor) -> Tensors:
@@ -52,9 +57,11 @@ class FedPAC(FedAvg):
         theta; and the client's own prototypes, which stand in for a global one that is missing."""
         means, counts = class_means(z, y, net.classes, valid)
         n = counts.sum()
-        h = (counts / n)[:, None] * means
-        second = (z.square().sum(1) * valid).sum() / n  # sum_k p_ik E|f|^2_k
-        return {"own.means": means, "statistics.h": h, "statistics.v": (second - h.square().sum()) / n}
+        p = counts / n  # (C,) p_ik
+        h = p[:, None] * means  # (C, d)
+        second_moment = (z.square().sum(1) * valid).sum() / n  # sum_k p_ik E|f|^2_k
+        v = (second_moment - h.square().sum()) / n
+        return {"own.means": means, "statistics.h": h, "statistics.v": v}
 
     def loss(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy + lam |f - C_y|^2 / d, (B,)."""
@@ -74,19 +81,33 @@ class FedPAC(FedAvg):
         return pick(client, EXTRACTOR, CLASSIFIER, "prototypes.", "statistics.")
 
     def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
-        ids, many = list(uploads), list(uploads.values())
-        theta = weighted_mean([pick(upload, EXTRACTOR) for upload in many], [sizes[k] for k in ids])
-        counts = torch.stack([upload["prototypes.counts"] for upload in many])  # (K, C)
-        means = torch.stack([upload["prototypes.means"] for upload in many])  # (K, C, d)
-        total = counts.sum(0)
-        centres = (counts[:, :, None] * means).sum(0) / total.clamp(min=1)[:, None]
-        new = {**server, **theta, "prototypes.means": centres, "prototypes.counts": total}
-        h = torch.stack([upload["statistics.h"].flatten() for upload in many]).double().cpu().numpy()
-        v = torch.stack([upload["statistics.v"] for upload in many]).double().cpu().numpy()
+        """The mean extractor, the global prototypes, and for every client of the cohort a mixture of classifiers."""
+        many = list(uploads.values())
+        extractors = [pick(upload, EXTRACTOR) for upload in many]
+        theta = weighted_mean(extractors, [sizes[k] for k in uploads])
+        new = {**server, **theta, **global_prototypes(many)}
+
+        h = as_rows([upload["statistics.h"] for upload in many])  # (K, C d)
+        v = as_rows([upload["statistics.v"] for upload in many])[:, 0]  # (K,)
         classifiers = [pick(upload, CLASSIFIER) for upload in many]
-        for i, k in enumerate(ids):
-            new |= rename(weighted_mean(classifiers, mixture(h, v, i).tolist()), "", f"mixed.{k}.")
+        for i, k in enumerate(uploads):
+            mixed = weighted_mean(classifiers, mixture(h, v, i).tolist())
+            new |= rename(mixed, "", f"mixed.{k}.")
         return new
+
+
+def global_prototypes(uploads: Sequence[Tensors]) -> Tensors:
+    """Mean feature of each class over all images of the cohort, (C, d), and their number, (C,)."""
+    counts = torch.stack([upload["prototypes.counts"] for upload in uploads])  # (K, C)
+    means = torch.stack([upload["prototypes.means"] for upload in uploads])  # (K, C, d)
+    total = counts.sum(0)
+    sums = (counts[:, :, None] * means).sum(0)  # (C, d)
+    return {"prototypes.means": sums / total.clamp(min=1)[:, None], "prototypes.counts": total}
+
+
+def as_rows(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Tensors of one shape as the rows of a float64 array on the CPU."""
+    return torch.stack([tensor.flatten() for tensor in tensors]).double().cpu().numpy()
 
 
 def mixture(h: np.ndarray, v: np.ndarray, i: int) -> np.ndarray:
@@ -103,7 +124,8 @@ def mixture(h: np.ndarray, v: np.ndarray, i: int) -> np.ndarray:
     q = differences @ differences.T + np.diag(np.maximum(v, 0))
     q += np.eye(len(q)) * (1e-9 * np.trace(q) + 1e-12)  # a lone sample has variance 0: keep L invertible
     lower = np.linalg.cholesky(q)
-    x, _ = nnls(lower.T, solve_triangular(lower, np.ones(len(q)), lower=True))
+    target = solve_triangular(lower, np.ones(len(q)), lower=True)
+    x, _ = nnls(lower.T, target)
     alpha = x / x.sum()
     alpha[alpha < 1e-3] = 0
     return alpha / alpha.sum()

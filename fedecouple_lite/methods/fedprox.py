@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..hyper import hyper
 from ..models import DecoupledNet
-from ..phases import hyper
 from ..tensors import Tensors, squared_distance
 from .fedavg import FedAvg
 

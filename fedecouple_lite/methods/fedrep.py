@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..phases import Phase, Phases, hyper
+from ..hyper import hyper
+from ..phases import Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR
 from .fedavg import FedAvg, own_model
 
@@ -24,6 +25,6 @@ class FedRep(FedAvg):
 
     def phases(self) -> Phases:
         return (
-            Phase((CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True),
-            Phase((EXTRACTOR,), (self.loss,), self.epochs),
+            Train((CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True),
+            Train((EXTRACTOR,), (self.loss,), self.epochs),
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..losses import balanced_softmax, cross_entropy
 from ..models import DecoupledNet
-from ..phases import Measure, Phase, Phases
+from ..phases import Derive, Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, pick, rename
 from .fedavg import FedAvg
 
@@ -26,7 +26,7 @@ class FedRoD(FedAvg):
         return start | rename(pick(start, CLASSIFIER), "", HEAD)
 
     def phases(self) -> Phases:
-        return Measure(self.counts, on_features=False), Phase((EXTRACTOR, CLASSIFIER, HEAD), (self.loss,), self.epochs)
+        return (Derive(self.counts, on_features=False), Train((EXTRACTOR, CLASSIFIER, HEAD), (self.loss,), self.epochs))
 
     def counts(self, net: DecoupledNet, x: Tensor, y: Tensor, valid: Tensor) -> Tensors:
         """n_ic: the client's images of each class, (C,). They stay."""
@@ -36,7 +36,8 @@ class FedRoD(FedAvg):
         """Balanced softmax of the generic logits, and cross-entropy of g + h_i on stopped features, (B,)."""
         z = net.features(client, x)
         generic = net.classify(client, z)
-        personal = generic.detach() + net.classify(client, z.detach(), HEAD)
+        correction = net.classify(client, z.detach(), HEAD)
+        personal = generic.detach() + correction
         return balanced_softmax(generic, y, client["class_counts"]) + cross_entropy(personal, y)
 
     def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""Hyper-parameters: fields of a method that know their meaning, their range and the values that tuning tries."""
+
+from __future__ import annotations
+
+from dataclasses import Field, field, fields
+from math import inf, isfinite
+from typing import Any
+
+
+def hyper(
+    default: Any,
+    meaning: str,
+    low: float = 0,
+    high: float = inf,
+    choices: tuple[str, ...] = (),
+    tries: tuple = (),
+) -> Any:
+    """A dataclass field for a hyper-parameter.
+
+    meaning: one line for people. low, high: its range, both ends allowed; a default that is an int makes it a whole
+    number. choices: for a word, the words allowed. tries: the values that tuning draws from; none leaves it alone.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Method:
+    ...     mu: float = hyper(1.0, "pull towards the anchors; 0 removes it", tries=(0.1, 1.0))
+    >>> Method().mu
+    1.0
+    """
+    about = {"meaning": meaning, "low": low, "high": high, "choices": choices, "tries": tries}
+    return field(default=default, metadata=about)
+
+
+def hypers(method: Any) -> dict[str, Field]:
+    """The hyper-parameters of a method, or of its class, by name."""
+    return {f.name: f for f in fields(method) if "meaning" in f.metadata}
+
+
+def allowed(f: Field) -> str:
+    """The range in words, such as "a whole number >= 1"."""
+    low, high, choices = (f.metadata[name] for name in ("low", "high", "choices"))
+    if choices:
+        return "one of " + ", ".join(choices)
+    kind = "a whole number" if isinstance(f.default, int) else "a number"
+    upper = "" if high == inf else f" and <= {high}"
+    return f"{kind} >= {low}{upper}"
+
+
+def is_allowed(f: Field, value: Any) -> bool:
+    """Whether `value` may stand in field `f`: one of its choices, or a finite number of its kind in its range."""
+    if f.metadata["choices"]:
+        return value in f.metadata["choices"]
+    kinds = int if isinstance(f.default, int) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    return isfinite(value) and f.metadata["low"] <= value <= f.metadata["high"]
+
+
+def check_hypers(method: Any) -> None:
+    """Raise ValueError naming the first hyper-parameter outside its range, its value and the range."""
+    for name, f in hypers(method).items():
+        value = getattr(method, name)
+        if not is_allowed(f, value):
+            raise ValueError(f"{name}={value!r} of {type(method).__name__} must be {allowed(f)}")
