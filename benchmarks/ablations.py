@@ -7,57 +7,80 @@ versions, command). Interrupted, it goes on where it stopped. About half an hour
     python benchmarks/ablations.py
 """
 
-import json
 import platform
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
+from published import RESULTS, RUNS, versions, write_about
 from tqdm import tqdm
 
 from fedecouple_lite import make
+from fedecouple_lite.methods import FedAvg
 from fedecouple_lite.studies.ablation import tidy, variants
-from fedecouple_lite.studies.benchmark import command
+from fedecouple_lite.studies.benchmark import command_line_of
 from fedecouple_lite.studies.experiment import Setting, compare
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, RUNS, SEEDS = ROOT / "data" / "results", ROOT / "runs" / "ablations", range(5)
+SEEDS = range(5)
+
 SETTINGS = {
-    "digits": (Setting(rounds=12), {}),
-    "fashion_mnist": (
-        Setting(dataset="fashion_mnist", alpha=0.1, rounds=20, per_client=90, test_share=1 / 3),
-        {"epochs": 2, "batch_size": 20, "lr": 0.05},  # with 0.1 one combination diverges on one seed
-    ),
+    "digits": Setting(rounds=12),
+    "fashion_mnist": Setting(dataset="fashion_mnist", alpha=0.1, rounds=20, per_client=90, test_share=1 / 3),
 }
-FORMS = (
-    {"coupling": "alternate"}, {"aggregation": "similarity"}, {"weighting": "constant"}, {"temperature": 3.0},
-    {"mu": 0.1}, {"mu": 0.3}, {"lam": 1.0}, {"lam": 10.0},
-)  # fmt: skip
+# What differs from the method's defaults in all of a data set's combinations.
+COMMON: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "fashion_mnist": {"epochs": 2, "batch_size": 20, "lr": 0.05},  # with 0.1 one combination diverges on one seed
+}
+FORMS: list[dict[str, Any]] = [
+    {"coupling": "alternate"},
+    {"aggregation": "similarity"},
+    {"weighting": "constant"},
+    {"temperature": 3.0},
+    {"mu": 0.1},
+    {"mu": 0.3},
+    {"lam": 1.0},
+    {"lam": 10.0},
+]
+
+
+def methods_of(dataset: str) -> dict[str, FedAvg]:
+    """What is run on a data set, by name: the eight combinations; on the digits each form as well."""
+    joint = {"coupling": "joint", **COMMON[dataset]}
+    methods = variants(make("fedecouple", **joint))
+    if dataset == "digits":
+        for form in FORMS:
+            name = ", ".join(f"{key} {value}" for key, value in form.items())
+            methods[name] = make("fedecouple", **{**joint, **form})
+    return methods
+
+
+def measure(dataset: str, name: str, method: FedAvg) -> pd.DataFrame:
+    """One combination with every seed, a row each."""
+    setting = SETTINGS[dataset]
+    results = compare(setting, {name: method}, SEEDS, RUNS / "ablations" / dataset)
+    rows = tidy(results).drop(columns="seconds").rename(columns={"method": "combination"})
+    rows["dataset"] = dataset
+    rows["command"] = [command_line_of(setting, "fedecouple", method, seed) for seed in SEEDS]
+    return rows
+
+
+def about() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "command": "python benchmarks/ablations.py",
+        "settings": {dataset: {**asdict(setting), **COMMON[dataset]} for dataset, setting in SETTINGS.items()},
+        "versions": versions(),
+        "hardware": f"{platform.machine()}, CPU",
+    }
 
 
 def main() -> None:
-    todo = []
-    for dataset, (setting, common) in SETTINGS.items():
-        joint = {"coupling": "joint", **common}
-        todo += [(dataset, setting, name, m) for name, m in variants(make("fedecouple", **joint)).items()]
-        for form in FORMS if dataset == "digits" else ():
-            name = ", ".join(f"{key} {value}" for key, value in form.items())
-            todo.append((dataset, setting, name, make("fedecouple", **joint | form)))
-    parts = []
-    for dataset, setting, name, method in tqdm(todo, unit="combination"):
-        results = compare(setting, {name: method}, SEEDS, RUNS / dataset)
-        commands = [command(setting, "fedecouple", method, seed) for seed in SEEDS]
-        parts.append(tidy(results).assign(dataset=dataset, command=commands).drop(columns="seconds"))
-    rows = pd.concat(parts).rename(columns={"method": "combination"})
-    rows.to_csv(RESULTS / "ablations.csv", index=False, float_format="%.6g")
-    about = {
-        "command": "python benchmarks/ablations.py",
-        "settings": {name: asdict(setting) | common for name, (setting, common) in SETTINGS.items()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": f"{platform.machine()}, CPU",
-    }
-    (RESULTS / "ablations.json").write_text(json.dumps(about, indent=1) + "\n")
+    """Run, or read back, everything, and write both files."""
+    to_do = [(dataset, name, method) for dataset in SETTINGS for name, method in methods_of(dataset).items()]
+    parts = [measure(*combination) for combination in tqdm(to_do, unit="combination")]
+    pd.concat(parts).to_csv(RESULTS / "ablations.csv", index=False, float_format="%.6g")
+    write_about(RESULTS / "ablations.json", about())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Twelve rows on digits: all methods, five seeds, three skews, tuned alike, at equal epochs and at equal steps.
+"""Twelve rows on digits: all methods, five seeds, three values of alpha, tuned alike, at equal epochs and equal steps.
 
 Writes data/results/digits.csv (a row per table, alpha, method and seed), digits.json (settings, versions, command) and
 the table between the markers in README.md. Interrupted, it goes on where it stopped. About an hour on 2 cores:
@@ -8,63 +8,80 @@ the table between the markers in README.md. Interrupted, it goes on where it sto
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from readme import put
+from published import README, RESULTS, RUNS, write_about
+from readme import markdown, put
 from tqdm import tqdm
 
 from fedecouple_lite import METHODS, make
-from fedecouple_lite.studies.experiment import Setting, as_table, at_equal_steps, compare, table, tune
+from fedecouple_lite.studies.benchmark import run_halving_lr
+from fedecouple_lite.studies.experiment import Setting, at_equal_steps, tune
+from fedecouple_lite.studies.tables import as_table, table
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "results"
-ALPHAS, SEEDS, ROUNDS, TRIALS, STEPS = (0.1, 0.3, 1.0), range(5), 12, 3, 11
+OUR_RUNS = RUNS / "digits"
+ALPHAS = (0.1, 0.3, 1.0)
+SEEDS = range(5)
+ROUNDS = 12
+TRIALS = 3
+STEPS = 11  # gradient steps per batch and round: what FedeCouple takes
 NAMES = {
-    "local": "Local", "fedavg": "FedAvg", "fedavg_ft": "FedAvg + fine-tuning", "fedprox": "FedProx", "ditto": "Ditto",
-    "fedper": "FedPer", "lg_fedavg": "LG-FedAvg", "fedrep": "FedRep", "fedbabu": "FedBABU", "fedrod": "FedRoD",
-    "fedpac": "FedPAC", "fedecouple": "FedeCouple",
-}  # fmt: skip
+    "local": "Local",
+    "fedavg": "FedAvg",
+    "fedavg_ft": "FedAvg + fine-tuning",
+    "fedprox": "FedProx",
+    "ditto": "Ditto",
+    "fedper": "FedPer",
+    "lg_fedavg": "LG-FedAvg",
+    "fedrep": "FedRep",
+    "fedbabu": "FedBABU",
+    "fedrod": "FedRoD",
+    "fedpac": "FedPAC",
+    "fedecouple": "FedeCouple",
+}
 
 
 def measure() -> pd.DataFrame:
     """Run, or read back, everything; one row per table, alpha, method and seed."""
-    parts, runs = [], ROOT / "runs" / "digits"
+    parts = []
     with tqdm(total=len(ALPHAS) * len(SEEDS) * len(METHODS), unit="method") as bar:
         for alpha, seed, name in product(ALPHAS, SEEDS, METHODS):
-            setting = Setting(alpha=alpha, rounds=ROUNDS)
-            tuned = tune(setting, make(name), seed, TRIALS, runs / "tuning")
-            for equal, method in (("epochs", tuned), ("steps", at_equal_steps(tuned, STEPS))):
-                try:
-                    results = compare(setting, {NAMES[name]: method}, [seed], runs)
-                except FloatingPointError:  # chosen on fewer images, too large on all of them
-                    method = replace(method, lr=method.lr / 2)
-                    results = compare(setting, {NAMES[name]: method}, [seed], runs)
-                row = {"equal": equal, "alpha": alpha, "hyperparameters": json.dumps(asdict(method))}
-                parts.append(table(results).assign(**row).drop(columns=["seconds"]))
+            parts += measure_method(alpha, seed, name)
             bar.update()
     return pd.concat(parts).sort_values(["equal", "alpha"], kind="stable")
 
 
+def measure_method(alpha: float, seed: int, name: str) -> list[pd.DataFrame]:
+    """One method, tuned for this seed: its row at equal epochs and its row at equal steps."""
+    setting = Setting(alpha=alpha, rounds=ROUNDS)
+    tuned = tune(setting, make(name), seed, TRIALS, OUR_RUNS / "tuning")
+    rows = []
+    for equal, method in (("epochs", tuned), ("steps", at_equal_steps(tuned, STEPS))):
+        result, as_run = run_halving_lr(setting, NAMES[name], method, seed, OUR_RUNS)
+        row = table([result]).drop(columns="seconds")
+        row["equal"] = equal
+        row["alpha"] = alpha
+        row["hyperparameters"] = json.dumps(asdict(as_run))
+        rows.append(row)
+    return rows
+
+
 def readme_table(rows: pd.DataFrame) -> str:
-    """Personal accuracy by method and by skew, at equal epochs and at equal steps, as Markdown; the best is bold."""
-    columns = {}
+    """Personal accuracy by method and by alpha, at equal epochs and at equal steps, as Markdown; the best is bold."""
+    figures = ["method", "seed", "personal", "percentile10", "global", "steps", "upload_bytes", "download_bytes"]
+    whole = pd.DataFrame()
     for (equal, alpha), part in rows.groupby(["equal", "alpha"], sort=False):
-        shown = as_table(
-            part[["method", "seed", "personal", "worst10", "global", "steps", "upload_bytes", "download_bytes"]]
-        )
-        shown = shown.set_index("method")
+        shown = as_table(part[figures]).set_index("method")
         best = part.groupby("method")["personal"].mean().idxmax()
-        shown.loc[best, "personal %"] = f"**{shown.loc[best, 'personal %']}**"
-        columns[f"{alpha}, equal {equal}"] = shown["personal %"]
+        accuracies = shown["personal %"]
+        accuracies[best] = f"**{accuracies[best]}**"
+        whole[f"{alpha}, equal {equal}"] = accuracies
         if (equal, alpha) == ("epochs", 0.3):
-            fixed = shown[["steps", "KB up"]]
-    whole = pd.DataFrame(columns).join(fixed)
-    lines = ["| method | " + " | ".join(whole.columns) + " |", "| --- " * (len(whole.columns) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(whole.index, whole.to_numpy(), strict=True)]
-    return "\n".join(lines)
+            costs = shown[["steps", "KB up"]]
+    return markdown(whole.join(costs).reset_index())
 
 
 def into_readme(text: str, readme: str) -> str:
@@ -72,13 +89,11 @@ def into_readme(text: str, readme: str) -> str:
     return put("digits", text, readme)
 
 
-def main() -> None:
-    began = time.time()
-    rows = measure()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    rows.round(6).to_csv(RESULTS / "digits.csv", index=False)
-    example = json.loads(next(iter(sorted((ROOT / "runs" / "digits").glob("*.json")))).read_text())
-    about = {
+def about(seconds: float) -> dict[str, Any]:
+    """What the figures depend on. Versions and hardware are those of the runs."""
+    first = min(OUR_RUNS.glob("*.json"))
+    run = json.loads(first.read_text())
+    return {
         "command": "python benchmarks/digits.py",
         "setting": asdict(Setting(rounds=ROUNDS)) | {"alpha": list(ALPHAS)},
         "seeds": list(SEEDS),
@@ -86,14 +101,22 @@ def main() -> None:
         "gradient steps per batch and round in the table at equal steps": STEPS,
         "figures": "mean of the last five rounds",
         "divergence": "a run that diverges with the step size chosen is repeated with half of it",
-        "versions": example["versions"],
-        "hardware": example["hardware"],
-        "seconds of the last call": round(time.time() - began),
+        "versions": run["versions"],
+        "hardware": run["hardware"],
+        "seconds of the last call": round(seconds),
     }
-    (RESULTS / "digits.json").write_text(json.dumps(about, indent=1) + "\n")
-    readme = ROOT / "README.md"
-    readme.write_text(into_readme(readme_table(pd.read_csv(RESULTS / "digits.csv")), readme.read_text()))
-    print(readme_table(rows))
+
+
+def main() -> None:
+    """Run, or read back, everything, and write both files and the README's table."""
+    began = time.time()
+    rows = measure()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows.round(6).to_csv(RESULTS / "digits.csv", index=False)
+    write_about(RESULTS / "digits.json", about(time.time() - began))
+    text = readme_table(pd.read_csv(RESULTS / "digits.csv"))
+    README.write_text(into_readme(text, README.read_text()))
+    print(text)
 
 
 if __name__ == "__main__":

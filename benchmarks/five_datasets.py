@@ -13,73 +13,116 @@ import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import torch
+from published import README, RESULTS, RUNS, versions, write_about
 from readme import markdown, put
 from tqdm import tqdm
 
-from fedecouple_lite.studies.benchmark import NINE, PRESETS, leaderboard, margins, measure
+from fedecouple_lite.engine import State
+from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, measure
+from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS
+from fedecouple_lite.studies.tables import leaderboard, margins
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "results" / "benchmark"
+TABLES = RESULTS / "benchmark"
+RIVALS = {"the best of the nine": BASELINES, "the best of all others": None}
 
 
 def publish(name: str) -> None:
-    """Run `name` (or read it back) and write its two files."""
+    """Run `name` (or read it back) and write its files."""
+    folder = RUNS / "benchmark" / name
+    TABLES.mkdir(parents=True, exist_ok=True)
+    rows = measure_with_bar(name, folder / "runs")
+    rows.to_csv(TABLES / f"{name}.csv", index=False)
+    trials = tuning_rows(name, folder)
+    if trials:
+        pd.DataFrame(trials).to_csv(TABLES / f"{name}-tuning.csv", index=False)
+    write_about(TABLES / f"{name}.json", about(name))
+
+
+def measure_with_bar(name: str, folder: Path) -> pd.DataFrame:
+    """`measure` of the preset `name`, with a bar that counts rounds."""
     with tqdm(unit="round", delay=0.3) as bar:
-        rows = measure(
-            PRESETS[name],
-            ROOT / "runs" / "benchmark" / name / "runs",
-            lambda label, seed, state: bar.update() and None,
-            lambda dataset, skew, problem: bar.write(f"{dataset}, {skew} {problem}"),
-        )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(RESULTS / f"{name}.csv", index=False)
-    paths = sorted((ROOT / "runs" / "benchmark" / name).rglob("tuning/*.json"))
-    tried = [
-        tuning_row(p) for p in paths if json.loads(p.read_text())["setting"]["rounds"] == PRESETS[name].tuning_rounds
-    ]
-    if tried:
-        pd.DataFrame(tried).to_csv(RESULTS / f"{name}-tuning.csv", index=False)
-    about = {
+
+        def on_round(label: str, seed: int, state: State | None) -> None:
+            bar.update()
+
+        def on_cell(dataset: str, partition: str, problem: str) -> None:
+            bar.write(f"{dataset}, {partition} {problem}")
+
+        return measure(PRESETS[name], folder, on_round, on_cell)
+
+
+def about(name: str) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
         "command": f"python -m fedecouple_lite benchmark --preset {name}",
         "preset": asdict(PRESETS[name]),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": versions(),
         "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def tuning_row(path: Path) -> dict:
+def tuning_rows(name: str, folder: Path) -> list[dict[str, Any]]:
+    """All trials of the preset: what was tried, and the validation accuracy that judged it, as in `tune`."""
+    rows = []
+    for path in sorted(folder.rglob("tuning/*.json")):
+        run = json.loads(path.read_text())
+        if run["setting"]["rounds"] == PRESETS[name].tuning_rounds:  # not one of a shorter call
+            rows.append(tuning_row(run))
+    return rows
+
+
+def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
     """One trial: what was tried, and the validation accuracy (mean of the last five rounds) that judged it."""
-    run = json.loads(path.read_text())
-    accuracy = sum(record["personal"] for record in run["records"][-5:]) / len(run["records"][-5:])
-    values = {k: v for k, v in run["method"].items() if k != "name"}
-    cell = {"dataset": run["setting"]["dataset"], "alpha": run["setting"].get("alpha"), "method": run["method"]["name"]}
-    return cell | {"finished": run["finished"], "validation": accuracy, "hyperparameters": json.dumps(values)}
+    values = dict(run["method"])
+    method = values.pop("name")
+    last_rounds = [record["personal"] for record in run["records"][-SUMMARY_ROUNDS:]]
+    return {
+        "dataset": run["setting"]["dataset"],
+        "alpha": run["setting"].get("alpha"),
+        "method": method,
+        "finished": run["finished"],
+        "validation": sum(last_rounds) / len(last_rounds),
+        "hyperparameters": json.dumps(values),
+    }
+
+
+def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Strings for people: FedeCouple's lead in every cell of the preset `name`, and its rank."""
+    of_all = margins(rows)
+    shown = pd.DataFrame()
+    shown["cell"] = [f"`{name}`: {row.dataset}, {row.partition}" for row in of_all.itertuples()]
+    for title, rivals in RIVALS.items():
+        leads_over = []
+        for row in margins(rows, rivals).itertuples():
+            leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
+        shown[f"lead over {title}"] = leads_over
+    shown["rank of 12"] = of_all["rank"]
+    return shown
 
 
 def into_readme(readme: str) -> str:
     """`readme` with personal accuracies and FedeCouple's leads between the markers."""
-    parts, leads = [], []
+    accuracies = []
+    all_leads = []
     for name in PRESETS:
-        if (path := RESULTS / f"{name}.csv").exists():
+        path = TABLES / f"{name}.csv"
+        if path.exists():
             rows = pd.read_csv(path)
-            parts.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
-            lead = pd.DataFrame({"cell": [f"`{name}`: {r.dataset}, {r.skew}" for r in margins(rows).itertuples()]})
-            for title, rivals in (("the best of the nine", NINE), ("the best of all others", None)):
-                found = margins(rows, rivals).itertuples()
-                lead[f"lead over {title}"] = [
-                    f"{r.points:+.1f} [{r.low:+.1f}, {r.high:+.1f}] ({r.rival})" for r in found
-                ]
-            leads.append(lead.assign(**{"rank of 12": margins(rows)["rank"]}))
-    text = "\n\n".join(markdown(part) for part in (*parts, pd.concat(leads)))
-    return put("benchmark", text, readme)
+            accuracies.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            all_leads.append(leads(name, rows))
+    tables = [*accuracies, pd.concat(all_leads)]
+    return put("benchmark", "\n\n".join(markdown(table) for table in tables), readme)
+
+
+def main(presets: list[str]) -> None:
+    """Publish the presets named; the README's tables are made from the files there are."""
+    for name in presets:
+        publish(name)
+    README.write_text(into_readme(README.read_text()))
 
 
 if __name__ == "__main__":
-    for preset in sys.argv[1:]:
-        publish(preset)
-    path = ROOT / "README.md"
-    path.write_text(into_readme(path.read_text()))
+    main(sys.argv[1:])

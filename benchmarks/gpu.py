@@ -9,21 +9,25 @@ Prints a table and writes data/results/speed/gpu.csv. Figures are valid for the 
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from speed import images, machine, report, seconds_of_rounds
+from speed import Row, images, machine, report, seconds_of_rounds
 
-from fedecouple_lite import make, net_for, split
+from fedecouple_lite import Dataset, DecoupledNet, make, net_for, split
 
 
-def bare_images_per_second(net, data, batch: int, steps: int) -> float:
+def bare_images_per_second(net: DecoupledNet, data: Dataset, batch: int, steps: int) -> float:
     """Plain training of one model at a large batch: what the device can do with this net."""
-    extractor, classifier = net.extractor.to(data.y.device), net.classifier.to(data.y.device)
-    parameters = [*extractor.parameters(), *classifier.parameters()]
-    optimizer = torch.optim.SGD(parameters, 0.01)
-    x, y = data.images(torch.arange(min(batch, len(data.y)), device=data.y.device)), data.y[:batch]
-    wait = torch.cuda.synchronize if data.y.is_cuda else (lambda: None)
+    device = data.y.device
+    extractor = net.extractor.to(device)
+    classifier = net.classifier.to(device)
+    optimizer = torch.optim.SGD([*extractor.parameters(), *classifier.parameters()], 0.01)
+    index = torch.arange(min(batch, len(data.y)), device=device)
+    x = data.images(index)
+    y = data.y[index]
+    wait = waiter(device)
     for step in range(steps + 1):
         if step == 1:  # the first one warms up
             wait()
@@ -35,27 +39,38 @@ def bare_images_per_second(net, data, batch: int, steps: int) -> float:
     return steps * len(y) / (time.perf_counter() - began)
 
 
-def main(device: str, clients: list[int], count: int, repeats: int) -> list[dict]:
+def waiter(device: torch.device) -> Callable[[], None]:
+    """What waits until the device has done all that it was told."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def measure(size: int, channels: int, device: str, clients: int, count: int, repeats: int) -> Row:
+    """`clients` clients of `count` training images each, with the net for images of this size."""
+    data = images(size, channels, clients * count)
+    federation = split(data, clients, "iid", test_share=2 / count).to(device)
+    net = net_for(federation.data.in_shape, 10)
+    method = make("fedrep", epochs=2, batch_size=min(50, count))
+    loop = statistics.median(seconds_of_rounds(method, net, federation, "loop", repeats))
+    vmap = statistics.median(seconds_of_rounds(method, net, federation, "vmap", repeats))
+    bare = bare_images_per_second(net, federation.data, batch=2048, steps=2 if device == "cpu" else 20)
+    # Images through the whole net in a round: the classifier's epoch runs on cached features.
+    trained = method.epochs * sum(len(index) for index in federation.train)
+    return {
+        "net": f"cnn{size}",
+        "clients": clients,
+        "loop s": round(loop, 3),
+        "vmap s": round(vmap, 3),
+        "vmap is faster by": round(loop / vmap, 1),
+        "share of bare throughput": round(trained / vmap / bare, 3),
+    }
+
+
+def main(device: str, clients: Sequence[int], count: int, repeats: int) -> list[Row]:
     """One row per net and number of clients."""
     rows = []
     for size, channels in ((32, 3), (28, 1)):
-        for n in clients:
-            federation = split(images(size, channels, n * count), n, "iid", test_share=2 / count).to(device)
-            net = net_for(federation.data.in_shape, 10)
-            method = make("fedrep", epochs=2, batch_size=min(50, count))
-            times = {
-                b: statistics.median(seconds_of_rounds(method, net, federation, b, repeats)) for b in ("loop", "vmap")
-            }
-            bare = bare_images_per_second(net, federation.data, 2048, 20 if device != "cpu" else 2)
-            trained = sum(map(len, federation.train)) * method.epochs  # the classifier's epoch runs on cached features
-            row = {
-                "net": f"cnn{size}",
-                "clients": n,
-                "loop s": round(times["loop"], 3),
-                "vmap s": round(times["vmap"], 3),
-            }
-            row |= {"vmap is faster by": round(times["loop"] / times["vmap"], 1)}
-            rows.append(row | {"share of bare throughput": round(trained / times["vmap"] / bare, 3)})
+        for number in clients:
+            rows.append(measure(size, channels, device, number, count, repeats))
     return rows
 
 
@@ -63,9 +78,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--clients", type=int, nargs="+", default=[20, 100, 400])
-    parser.add_argument("--images", type=int, default=600, help="training images of each client")
+    parser.add_argument("--images", type=int, default=600, help="images of each client; two of them are for testing")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     name = torch.cuda.get_device_name() if given.device.startswith("cuda") else "CPU"
     print(machine(), name, sep="; ")
-    report("gpu", [row | {"device": name} for row in main(given.device, given.clients, given.images, given.repeats)])
+    rows = main(given.device, given.clients, given.images, given.repeats)
+    report("gpu", [{**row, "device": name} for row in rows])

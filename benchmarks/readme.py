@@ -4,71 +4,79 @@ python benchmarks/readme.py
 """
 
 import re
-from pathlib import Path
 
 import pandas as pd
+from published import README, RESULTS
 
 from fedecouple_lite import make
 from fedecouple_lite.studies.ablation import PARTS, effects, variants
 from fedecouple_lite.studies.convergence import fit_rate, running_mean
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "results"
+TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+MEANINGS = {
+    "GLF": "GLF, global half of the extractor's loss",
+    "GFA": "GFA, anchors",
+    "GPC": "GPC, distillation",
+}
 
 
 def put(marker: str, text: str, readme: str) -> str:
     """`readme` with `text` between the two comments named `marker`."""
-    return re.sub(rf"(?s)(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", readme)
+    between = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
+    return between.sub(lambda match: f"{match[1]}{text}\n{match[2]}", readme)
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A DataFrame as a Markdown table."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    header = list(table.columns)
+    rule = ["---"] * len(header)
+    cells = table.astype(str).to_numpy().tolist()
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *cells])
 
 
 def ablations() -> str:
     """Each part's effect, mean +- standard deviation over seeds, alone and in the whole."""
     rows = pd.read_csv(RESULTS / "ablations.csv")
-    rows = rows[rows["combination"].isin(variants(make("fedecouple")))]
-    shown = {"part": ["GLF, global half of the extractor's loss", "GFA, anchors", "GPC, distillation"]}
-    for dataset, title in (("digits", "digits"), ("fashion_mnist", "Fashion-MNIST")):
-        found = effects(rows[rows["dataset"] == dataset]).set_index(["question", "part"])
+    rows = rows[rows["combination"].isin(variants(make("fedecouple")))]  # without those that change a form
+    shown = pd.DataFrame({"part": [MEANINGS[part] for part in PARTS]})
+    for dataset, title in TITLES.items():
+        answers = effects(rows[rows["dataset"] == dataset]).set_index(["question", "part"])
         for question in ("alone", "in the whole"):
-            answers = found.loc[question].loc[list(PARTS)].itertuples()
-            shown[f"{title}: {question}"] = [f"{a.points:+.1f} +- {a.std:.1f}" for a in answers]
-    return markdown(pd.DataFrame(shown))
+            by_part = answers.loc[question].loc[list(PARTS)]
+            shown[f"{title}: {question}"] = [f"{row.points:+.1f} +- {row.std:.1f}" for row in by_part.itertuples()]
+    return markdown(shown)
 
 
 def convergence() -> str:
     """Log-log slope from round 50 on of the running average of squared gradient norms, with its interval."""
-    rows, shown = pd.read_csv(RESULTS / "convergence.csv"), []
+    rows = pd.read_csv(RESULTS / "convergence.csv")
+    rows["norm"] = rows["extractor"] + rows["classifiers"]
+    lines = []
     for case in ("FedAvg", "FedRep", "FedeCouple, anchors only", "FedeCouple"):
-        part = rows[rows["case"] == case].assign(norm=lambda d: d["extractor"] + d["classifiers"])
-        rate = fit_rate(running_mean(part.pivot(index="seed", columns="round", values="norm").to_numpy()), first=50)
+        curves = rows[rows["case"] == case].pivot(index="seed", columns="round", values="norm")
+        rate = fit_rate(running_mean(curves.to_numpy()), first=50)
         slope = f"{rate.slope:+.2f} [{rate.low:+.2f}, {rate.high:+.2f}]"
-        shown.append({"method": case, "slope [95 % bootstrap interval over three seeds]": slope})
-    return markdown(pd.DataFrame(shown))
+        lines.append({"method": case, "slope [95 % bootstrap interval over three seeds]": slope})
+    return markdown(pd.DataFrame(lines))
 
 
 def speed() -> str:
     """Each backend's time as a share of the bare loop's."""
     rows = pd.read_csv(RESULTS / "speed" / "ratio_to_bare_loop.csv", comment="#")
-    table = pd.DataFrame(
-        {"net and images": rows["setting"] + ", E = " + rows["E"].astype(str), "method": rows["method"]}
-    )
+    shown = pd.DataFrame()
+    shown["net and images"] = rows["setting"] + ", E = " + rows["E"].astype(str)
+    shown["method"] = rows["method"]
     for backend in ("loop", "threads", "vmap"):
-        table[backend] = rows[f"{backend} / bare"].map("{:.2f}".format)
-    return markdown(table)
+        shown[backend] = rows[f"{backend} / bare"].map("{:.2f}".format)
+    return markdown(shown)
 
 
 def filled(readme: str) -> str:
     """`readme` with the three tables as they must be."""
-    for part in (ablations, convergence, speed):
-        readme = put(part.__name__, part(), readme)
-    return readme
+    readme = put("ablations", ablations(), readme)
+    readme = put("convergence", convergence(), readme)
+    return put("speed", speed(), readme)
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+    README.write_text(filled(README.read_text()))

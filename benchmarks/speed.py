@@ -14,156 +14,230 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bare
 import numpy as np
 import pandas as pd
 import torch
+from published import RESULTS
 from torch import nn
 
-from fedecouple_lite import DecoupledNet, from_arrays, load, make, net_for, rounds, split
-from fedecouple_lite.engine import TRAIN, _local, client_round
+from fedecouple_lite import Dataset, DecoupledNet, Federation, from_arrays, load, make, net_for, rounds, split
+from fedecouple_lite.client import LocalData, client_round
+from fedecouple_lite.engine import TRAIN, State, local_data
+from fedecouple_lite.methods import FedAvg
+from fedecouple_lite.tensors import nbytes
 
-OUT = Path(__file__).resolve().parents[1] / "data" / "results" / "speed"
+TABLES = RESULTS / "speed"
+BACKENDS = ("loop", "threads", "vmap")
+Row = dict[str, Any]
 
 
 def machine() -> str:
     """What the figures depend on, in one line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
-    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def report(name: str, rows: list[dict]) -> None:
+def processor() -> str:
+    """The processor's name, where Linux tells it; else its kind."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if "model name" in line:
+                return line.split(":")[1].strip()
+    return platform.machine()
+
+
+def report(name: str, rows: Sequence[Row]) -> None:
     """Print a table and write it as CSV, the machine in its first line."""
     table = pd.DataFrame(rows)
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"{name}.csv").write_text(f"# {machine()}; python benchmarks/speed.py\n{table.to_csv(index=False)}")
+    TABLES.mkdir(parents=True, exist_ok=True)
+    head = f"# {machine()}; python benchmarks/speed.py\n"
+    (TABLES / f"{name}.csv").write_text(head + table.to_csv(index=False))
     print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
 
 
-def images(size: int, channels: int, n: int, seed: int = 0):
+def images(size: int, channels: int, n: int, seed: int = 0) -> Dataset:
     """n random images of ten classes."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 255, (n, channels, size, size), dtype=np.uint8)
-    return from_arrays("random pixels", x, rng.permutation(np.arange(n) % 10), x[:0], np.arange(0))
+    y = rng.permutation(np.arange(n) % 10)
+    return from_arrays("random pixels", x, y, x[:0], y[:0])
 
 
-def seconds_of_rounds(method, net, federation, backend: str, repeats: int) -> list[float]:
+def seconds_of_rounds(
+    method: FedAvg, net: DecoupledNet, federation: Federation, backend: str, repeats: int
+) -> list[float]:
     """Training and aggregation of `repeats` rounds after a first one that warms up."""
     *_, state = rounds(method, net, federation, rounds=repeats + 1, backend=backend, eval_every=1)
     return [record["seconds"] for record in state.records[1:]]
 
 
-def seconds_of_bare(name: str, method, net, federation) -> float:
+def first_rounds_data(federation: Federation, method: FedAvg, k: int) -> LocalData:
+    """What client k trains on in the first round."""
+    return local_data(federation, method, k, [0, TRAIN, 1], threading.Event())
+
+
+# --- (a) the backends against a bare loop ---
+
+
+def seconds_of_bare(name: str, method: FedAvg, net: DecoupledNet, federation: Federation) -> float:
     """The same round as a plain loop, on PyTorch's own threads."""
     weights = net.init(0)
-    data = [_local(federation, method, k, [0, TRAIN, 1], threading.Event()) for k in range(len(federation))]
-    data = [type(own)(own.x.clone(memory_format=torch.contiguous_format), own.y, own.batches) for own in data]
+    clients = []
+    for k in range(len(federation)):
+        data = first_rounds_data(federation, method, k)
+        clients.append(replace(data, x=data.x.clone(memory_format=torch.contiguous_format)))
     began = time.perf_counter()
-    states = [bare.client_round(name, method, net, weights, own) for own in data]
-    for part in zip(*states, strict=True):
-        {key: sum(state[key] for state in part) / len(part) for key in part[0]}
+    results = [bare.client_round(name, method, net, weights, data) for data in clients]
+    for states in zip(*results, strict=True):  # the extractors', then the classifiers'
+        {key: sum(state[key] for state in states) / len(states) for key in states[0]}
     return time.perf_counter() - began
 
 
+def seconds_of_round(run: Iterator[State]) -> float:
+    """Training and aggregation of the next round of a run."""
+    state = next(run)
+    return state.records[-1]["seconds"]
+
+
 def against_the_bare_loop(repeats: int) -> None:
+    """Every backend's round as a share of the bare loop's, for three nets and four methods."""
+    many = 20 * 610  # 610 images for each of 20 clients, 10 of them for testing
     settings = {
         "digits-small_cnn": (split(load("digits"), 20, test_share=0.5), {"epochs": 2, "batch_size": 16}),
-        "FMNIST-cnn28": (split(images(28, 1, 20 * 610), 20, "iid", test_share=1 / 61), {"epochs": 1, "batch_size": 50}),
-        "CIFAR-cnn32": (split(images(32, 3, 20 * 610), 20, "iid", test_share=1 / 61), {"epochs": 2, "batch_size": 50}),
+        "FMNIST-cnn28": (split(images(28, 1, many), 20, "iid", test_share=1 / 61), {"epochs": 1, "batch_size": 50}),
+        "CIFAR-cnn32": (split(images(32, 3, many), 20, "iid", test_share=1 / 61), {"epochs": 2, "batch_size": 50}),
     }
-    methods = {"fedavg": {}, "fedrep": {}, "fedecouple joint": {"coupling": "joint"}, "fedecouple alternate": {}}
+    methods = {
+        "fedavg": make("fedavg", lr=0.02),
+        "fedrep": make("fedrep", lr=0.02),
+        "fedecouple joint": make("fedecouple", lr=0.02, coupling="joint"),
+        "fedecouple alternate": make("fedecouple", lr=0.02),
+    }
     rows = []
     for setting, (federation, common) in settings.items():
-        net = net_for(federation.data.in_shape, 10)
         times = repeats * (10 if setting.startswith("digits") else 1)  # short rounds need more of them
-        for title, own in methods.items():
-            name = title.split()[0]
-            method = make(name, lr=0.02, **common, **own)
-            runs = {
-                b: rounds(method, net, federation, rounds=times + 1, backend=b) for b in ("loop", "threads", "vmap")
-            }
-            plain, engine = [], {backend: [] for backend in runs}
-            for repeat in range(times + 1):  # in turn, so that a busy moment of the machine hits all alike
-                seconds = seconds_of_bare(name, method, net, federation)
-                records = {backend: next(run).records[-1]["seconds"] for backend, run in runs.items()}
-                if repeat:  # the first one warms up
-                    plain.append(seconds)
-                    for backend, time_ in records.items():
-                        engine[backend].append(time_)
-            row = {"setting": setting, "E": common["epochs"], "method": title}
-            row["bare loop s"] = round(statistics.median(plain), 3)
-            row |= {f"{b} / bare": round(statistics.median(t) / statistics.median(plain), 2) for b, t in engine.items()}
-            rows.append(row | {"repeats": times})
+        for title, method in methods.items():
+            medians = compare_backends(title.split()[0], replace(method, **common), federation, times)
+            row: Row = {"setting": setting, "E": common["epochs"], "method": title}
+            row["bare loop s"] = round(medians["bare"], 3)
+            for backend in BACKENDS:
+                row[f"{backend} / bare"] = round(medians[backend] / medians["bare"], 2)
+            row["repeats"] = times
             print(row, flush=True)
+            rows.append(row)
     report("ratio_to_bare_loop", rows)
 
 
+def compare_backends(name: str, method: FedAvg, federation: Federation, times: int) -> dict[str, float]:
+    """Median seconds of a round: of the bare loop and of each backend, in turn, so that a busy moment of the machine
+    hits all alike."""
+    net = net_for(federation.data.in_shape, 10)
+    runs = {backend: rounds(method, net, federation, rounds=times + 1, backend=backend) for backend in BACKENDS}
+    seconds: dict[str, list[float]] = {"bare": [], **{backend: [] for backend in BACKENDS}}
+    for _ in range(times + 1):
+        seconds["bare"].append(seconds_of_bare(name, method, net, federation))
+        for backend, run in runs.items():
+            seconds[backend].append(seconds_of_round(run))
+    return {title: statistics.median(each[1:]) for title, each in seconds.items()}  # the first one warms up
+
+
+# --- (b) the number of clients ---
+
+
 def number_of_clients() -> None:
-    rows = []
+    """Seconds and memory of a round of FedeCouple, on 20,000 small images, by the number of clients."""
     data = images(8, 1, 20_000)
     net = net_for(data.in_shape, 10)
+    rows = []
     for clients, participation in ((10, 1.0), (100, 1.0), (1000, 0.1), (1000, 1.0)):
         federation = split(data, clients, "iid")
         *_, state = rounds(make("fedecouple"), net, federation, rounds=4, participation=participation, eval_every=1)
-        cohort = max(1, round(participation * clients))
         seconds = statistics.median(record["seconds"] for record in state.records[1:])
-        held = sum(t.numel() * t.element_size() for client in state.clients for t in client.values())
-        row = {"clients": clients, "participation": participation, "round s": round(seconds, 2)}
-        row |= {"clients / s": round(cohort / seconds), "clients' state MB": round(held / 1e6)}
-        row |= {"images MB": round(data.x.numel() / 1e6, 1)}
-        rows.append(row | {"peak memory MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)})
+        cohort = max(1, round(participation * clients))
+        row: Row = {"clients": clients, "participation": participation, "round s": round(seconds, 2)}
+        row["clients / s"] = round(cohort / seconds)
+        row["clients' state MB"] = round(bytes_of_clients(state) / 1e6)
+        row["images MB"] = round(data.x.numel() / 1e6, 1)
+        row["peak memory MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        rows.append(row)
     report("number_of_clients", rows)
 
 
+def bytes_of_clients(state: State) -> int:
+    """What all clients' tensors take, each counted as often as it is held."""
+    return sum(nbytes(client) for client in state.clients)
+
+
+# --- (c) the fixed cost of a step ---
+
+
 def cost_of_a_step() -> None:
+    """Microseconds of a step that has next to nothing to compute: one image, a linear net."""
     data = images(8, 1, 2000)
     net = DecoupledNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), nn.Linear(4, 10), (1, 8, 8))
     federation = split(data, 1, "iid", test_share=0)
-    method, weights, rows = make("fedavg", epochs=1, batch_size=1), net.init(0), []
+    method = make("fedavg", epochs=1, batch_size=1)
+    weights = net.init(0)
+    rows = []
     torch.set_num_threads(1)
     for title in ("bare loop", "engine"):
         times = []
         for _ in range(5):
-            own = _local(federation, method, 0, [0, TRAIN, 1], threading.Event())
+            one_client = first_rounds_data(federation, method, 0)
             began = time.perf_counter()
             if title == "engine":
-                client_round(method, net, weights, weights, own)
+                client_round(method, net, weights, weights, one_client)
             else:
-                bare.client_round("fedavg", method, net, weights, own)
+                bare.client_round("fedavg", method, net, weights, one_client)
             times.append(time.perf_counter() - began)
-        rows.append({"": title, "microseconds a step": round(statistics.median(times) / len(own.y) * 1e6)})
+        steps = len(one_client.y)
+        rows.append({"": title, "microseconds a step": round(statistics.median(times) / steps * 1e6)})
     torch.set_num_threads(os.cpu_count() or 1)
     report("fixed_cost_of_a_step", rows)
 
 
+# --- (d) start-up ---
+
+
 def start_up(repeats: int = 5) -> None:
-    code = {
+    """Seconds until the library is there, and until it has trained a round, against PyTorch's own start."""
+    first_round = (
+        "from fedecouple_lite import *; d = load('digits'); "
+        "next(rounds(make('fedecouple'), net_for(d.in_shape, 10), split(d), rounds=1))"
+    )
+    programs = {
         "import torch, torchvision": "import torch, torchvision",
         "import fedecouple_lite": "import fedecouple_lite",
-        "first round on digits": "from fedecouple_lite import *; d = load('digits'); "
-        "next(rounds(make('fedecouple'), net_for(d.in_shape, 10), split(d), rounds=1))",
+        "first round on digits": first_round,
     }
-    times = {name: [] for name in code}
+    times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
-        for name, line in code.items():
+        for name, program in programs.items():
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", line], check=True)
+            subprocess.run([sys.executable, "-c", program], check=True)
             times[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    base = medians["import torch, torchvision"]
-    report("start_up", [{"": n, "s": round(t, 2), "ratio": round(t / base, 2)} for n, t in medians.items()])
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    of_torch = medians["import torch, torchvision"]
+    rows = [{"": name, "s": round(t, 2), "ratio": round(t / of_torch, 2)} for name, t in medians.items()]
+    report("start_up", rows)
+
+
+def main(repeats: int) -> None:
+    """All four tables."""
+    print(machine())
+    start_up()
+    cost_of_a_step()
+    number_of_clients()
+    against_the_bare_loop(repeats)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="of the ratios to the bare loop")
-    given = parser.parse_args()
-    print(machine())
-    start_up()
-    cost_of_a_step()
-    number_of_clients()
-    against_the_bare_loop(given.repeats)
+    main(parser.parse_args().repeats)

@@ -3,23 +3,25 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import last, same
+from helpers import last, same
 
 from fedecouple_lite import make
 from fedecouple_lite.engine import rounds
 from fedecouple_lite.studies import ablation
-from fedecouple_lite.studies.ablation import PARTS, ablate, effects, variants
+from fedecouple_lite.studies.ablation import PARTS, ablate, effects, run_ablation, tidy, variants
 from fedecouple_lite.studies.experiment import Setting
 
 SMALL = {"rounds": 2, "clients": 4, "per_client": 30, "epochs": 1}
 
 
 def test_eight_combinations_from_none_to_all():
-    found = variants(make("fedecouple"))
-    assert len(found) == 8 and next(iter(found)) == "FedRep (all off)" and list(found)[-1] == "GLF + GFA + GPC"
-    assert found["GLF + GFA + GPC"] == make("fedecouple")
-    assert found["GFA"] == make("fedecouple", global_loss=0.0, lam=0.0)
-    assert found["FedRep (all off)"] == make("fedecouple", mu=0.0, lam=0.0, global_loss=0.0)
+    all_eight = variants(make("fedecouple"))
+    assert list(all_eight) == [
+        "FedRep (all off)", "GPC", "GFA", "GLF", "GFA + GPC", "GLF + GPC", "GLF + GFA", "GLF + GFA + GPC"
+    ]  # fmt: skip
+    assert all_eight["GLF + GFA + GPC"] == make("fedecouple")
+    assert all_eight["GFA"] == make("fedecouple", global_loss=0.0, lam=0.0)
+    assert all_eight["FedRep (all off)"] == make("fedecouple", mu=0.0, lam=0.0, global_loss=0.0)
     only = variants(make("fedecouple", mu=0.3), ["GPC"])
     assert list(only) == ["GLF + GFA", "GLF + GFA + GPC"] and only["GLF + GFA"].mu == 0.3
     with pytest.raises(ValueError, match="parts='anchors' is unknown"):
@@ -28,11 +30,10 @@ def test_eight_combinations_from_none_to_all():
 
 def test_all_off_is_fedrep_and_each_run_happens_once(tmp_path):
     seen = []
-    rows, figure = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
+    rows = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
     assert len(rows) == 8 and rows[list(PARTS)].drop_duplicates().shape[0] == 8 and len(seen) == 16
-    assert len(figure.axes) == 8
     seen.clear()
-    again, _ = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
+    again = ablate(seeds=[3], folder=tmp_path, on_round=lambda *of: seen.append(of), **SMALL)
     pd.testing.assert_frame_equal(rows, again)
     assert len(seen) == 8 and all(state is None for *_, state in seen)  # read back, none trained
     setting = Setting(rounds=2, clients=4, per_client=30)
@@ -41,6 +42,16 @@ def test_all_off_is_fedrep_and_each_run_happens_once(tmp_path):
     kept = ablation.server(setting, off, 3, tmp_path)
     assert same(run.server, {name: kept[name] for name in run.server})
     assert float(rows["personal"][0]) == pytest.approx(sum(record["personal"] for record in run.records) / 2, abs=1e-12)
+
+
+def test_the_runs_are_the_rows_and_can_be_drawn(tmp_path):
+    from fedecouple_lite.course import plots
+
+    runs = run_ablation(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
+    rows = ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
+    assert [run["label"] for run in runs] == ["GLF + GPC", "GLF + GFA + GPC"] * 2
+    pd.testing.assert_frame_equal(tidy(runs), rows)
+    assert len(plots.multiples(runs).axes) == 2
 
 
 def test_a_run_that_is_not_there_is_asked_for(tmp_path):
@@ -68,27 +79,32 @@ def factorial(value, seeds=2):
 def test_effects_by_hand():
     """GLF gives 5 points, and 3 more on seed 1; GFA 2 only together with GPC; GPC costs 1."""
     rows = factorial(lambda s, f, a, p: 0.5 + 0.05 * f + 0.03 * f * s + 0.02 * a * p - 0.01 * p)
-    found, shuffled = effects(rows), rows.sample(frac=1, random_state=1)
-    pd.testing.assert_frame_equal(found, effects(shuffled))
-    points = found.set_index(["part", "question"])["points"]
+    answers = effects(rows)
+    shuffled = rows.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(answers, effects(shuffled))
+    points = answers.set_index(["part", "question"])["points"]
     assert points["GLF", "on average"] == pytest.approx(6.5) and points["GLF", "alone"] == pytest.approx(6.5)
-    spread = found.set_index(["part", "question"])["std"]
+    spread = answers.set_index(["part", "question"])["std"]
     assert spread["GLF", "on average"] == pytest.approx(3 / 2**0.5)
     assert points["GFA", "alone"] == pytest.approx(0) and points["GFA", "in the whole"] == pytest.approx(2)
     assert points["GFA", "on average"] == pytest.approx(1) and points["GPC", "on average"] == pytest.approx(0)
 
 
 def test_effects_of_one_part(tmp_path):
-    rows, _ = ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
-    found = effects(rows)
+    rows = ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
+    answers = effects(rows)
     wide = 100 * rows.pivot(index="seed", columns="GFA", values="personal")
-    assert found["points"].tolist() == pytest.approx([(wide[True] - wide[False]).mean()] * 3)
+    assert answers["points"].tolist() == pytest.approx([(wide[True] - wide[False]).mean()] * 3)
 
 
 def test_effects_need_every_combination():
     whole = factorial(lambda *on: 0.5)
     with pytest.raises(ValueError, match="every combination"):
         effects(whole.iloc[1:])
+    with pytest.raises(ValueError, match="once for every seed"):
+        effects(pd.concat([whole, whole.iloc[:1]]))
+    with pytest.raises(ValueError, match="some parts"):
+        effects(whole.query("GLF and GFA and GPC"))
 
 
 def test_constant_weighting_is_ordinary_distillation(net, local):
@@ -103,14 +119,13 @@ def test_constant_weighting_is_ordinary_distillation(net, local):
 
 
 def test_damaged_or_missing_files_are_made_again(tmp_path):
-    rows, _ = ablate(parts=["GFA"], seeds=[0], folder=tmp_path, **SMALL)
+    rows = ablate(parts=["GFA"], seeds=[0], folder=tmp_path, **SMALL)
     one, two = sorted(tmp_path.glob("*.json"))
     one.write_text("{")
     weights = sorted(tmp_path.glob("*.safetensors"))
     weights[0].unlink()
     pd.testing.assert_frame_equal(
-        rows.drop(columns="seconds"),
-        ablate(parts="GFA", seeds=[0], folder=tmp_path, **SMALL)[0].drop(columns="seconds"),
+        rows.drop(columns="seconds"), ablate(parts="GFA", seeds=[0], folder=tmp_path, **SMALL).drop(columns="seconds")
     )
     assert sorted(tmp_path.glob("*.safetensors")) == weights and two.exists() and not list(tmp_path.glob("*.part"))
 

@@ -12,18 +12,18 @@ from test_cli import call
 
 from fedecouple_lite.methods import METHODS, make
 from fedecouple_lite.studies.benchmark import (
-    FIVE,
-    NINE,
+    BASELINES,
+    DATASETS_BY_COST,
     PRESETS,
     Preset,
     cells,
-    command,
-    leaderboard,
+    command_line_of,
     length,
-    margins,
     measure,
+    run_halving_lr,
 )
-from fedecouple_lite.studies.experiment import Setting, table
+from fedecouple_lite.studies.experiment import Setting
+from fedecouple_lite.studies.tables import table
 
 TINY = Preset(
     ("digits",), ("Dirichlet 0.1",), seeds=2, trials=2, tuning_rounds=1, setting=Setting(rounds=2, clients=4),
@@ -32,13 +32,13 @@ TINY = Preset(
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 
 
-def test_the_paper_preset_is_five_sets_times_three_skews_in_the_literatures_setting():
-    found = list(cells(PRESETS["paper"]))
-    assert len(found) == 15 and [dataset for dataset, *_ in found[::3]] == list(FIVE)
-    _, skew, setting = found[2]
-    assert (setting.clients, setting.per_client, setting.rounds, setting.partition) == (20, 900, 200, "skew")
-    assert skew == "s = 20 %" and setting.share == 0.2 and round(900 * setting.test_share) == 300
-    assert set(NINE) < set(METHODS) and len(NINE) == 9 and "fedecouple" not in NINE
+def test_the_paper_preset_is_five_sets_times_three_partitions_in_the_literatures_setting():
+    all_cells = list(cells(PRESETS["paper"]))
+    assert len(all_cells) == 15 and [dataset for dataset, *_ in all_cells[::3]] == list(DATASETS_BY_COST)
+    _, partition, setting = all_cells[2]
+    assert (setting.clients, setting.per_client, setting.rounds, setting.partition) == (20, 900, 200, "mixture")
+    assert partition == "s = 20 %" and setting.share == 0.2 and round(900 * setting.test_share) == 300
+    assert set(BASELINES) < set(METHODS) and len(BASELINES) == 9 and "fedecouple" not in BASELINES
 
 
 def test_rows_are_complete_resumed_and_made_again_by_their_command(tmp_path):
@@ -80,46 +80,44 @@ def test_a_set_that_cannot_be_had_is_left_out_and_named(tmp_path, monkeypatch):
         measure(replace(both, datasets=both.datasets[:1]), tmp_path / "none")
 
 
-def made_up():
-    values = {"fedecouple": (0.9, 0.92, 0.94), "fedavg_ft": (0.88, 0.91, 0.94), "fedper": (0.7, 0.8, 0.9)}
-    rows = [
-        {"dataset": "d", "skew": "s", "method": m, "seed": i, "personal": v}
-        for m, all_seeds in values.items()
-        for i, v in enumerate(all_seeds)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_margins_by_hand():
-    (found,) = margins(made_up()).to_dict("records")
-    assert found["rival"] == "fedavg_ft" and found["points"] == pytest.approx(1) and found["rank"] == 1
-    half = 4.302653 * 1 / np.sqrt(3)  # leads 2, 1, 0: std 1; t(0.975, 2)
-    assert (found["low"], found["high"]) == (pytest.approx(1 - half), pytest.approx(1 + half))
-    assert margins(made_up(), NINE)["rival"].item() == "fedper"
-
-
-def test_margins_need_fedecouple_and_a_rival():
-    for rows, rivals in ((made_up().query("method != 'fedecouple'"), None), (made_up(), ["nope"])):
-        with pytest.raises(ValueError, match="are needed"):
-            margins(rows, rivals)
-
-
-def test_leaderboard_ranks_by_mean():
-    column = leaderboard(made_up())["d, s"]
-    assert column["fedecouple"] == "92.0 +- 2.0 (1)" and column["fedper"].endswith("(3)")
-
-
 def test_a_command_says_only_what_is_not_default():
-    words = command(Setting(alpha=0.1, per_client=90), "fedper", make("fedper", lr=0.02), 3)
+    words = command_line_of(Setting(alpha=0.1, per_client=90), "fedper", make("fedper", lr=0.02), 3)
     assert words.startswith(
         "python -m fedecouple_lite run --method fedper --seed 3 --alpha 0.1 --per-client 90 --lr 0.02"
     )
 
 
+def test_a_command_says_what_is_evaluated_on_where_it_is_not_the_test_images():
+    words = command_line_of(Setting(evaluate_on="validation", partition="mixture"), "fedper", make("fedper"), 0)
+    assert " --partition mixture --evaluate-on validation --lr" in words
+
+
+def test_a_run_that_diverges_is_repeated_with_half_its_step_size(tmp_path):
+    setting = Setting(rounds=1, clients=4, per_client=30)
+    calm, same = run_halving_lr(setting, "calm", make("fedavg", epochs=1), 0, tmp_path)
+    assert same == make("fedavg", epochs=1) and calm["method"]["lr"] == same.lr
+    wild = make("fedavg", lr=1e30, epochs=3)
+    result, tamed = run_halving_lr(setting, "wild", wild, 0, tmp_path)
+    assert result["finished"] and result["method"]["lr"] == tamed.lr < 1e30 and np.log2(wild.lr / tamed.lr) % 1 == 0
+    with pytest.raises(FloatingPointError):
+        run_halving_lr(setting, "hopeless", make("fedavg", lr=1e-5, momentum=1.0, weight_decay=1e30), 0, tmp_path)
+
+
+@pytest.mark.parametrize("partition", ["Dirichlet 0.1", "Dirichlet 0.5", "s = 20 %"])
+def test_stored_commands_of_every_partition_are_understood(partition):
+    rows = pd.read_csv(RESULTS / "benchmark" / "laptop.csv").query("partition == @partition")
+    (setting,) = (setting for _, name, setting in cells(PRESETS["laptop"]) if name == partition)
+    for row in rows.to_dict("records"):
+        method = make(row["method"], **json.loads(row["hyperparameters"]))
+        assert command_line_of(setting, row["method"], method, row["seed"]) == row["command"]
+
+
 def test_a_published_cell_is_made_again(tmp_path):
     rows = pd.read_csv(RESULTS / "benchmark" / "laptop.csv")
     assert set(rows["method"]) == set(METHODS) and set(rows["seed"]) == {0, 1, 2}
-    row = rows.query("dataset == 'digits' and skew == 'Dirichlet 0.5' and method == 'fedrep' and seed == 1").iloc[0]
+    row = rows.query("dataset == 'digits' and partition == 'Dirichlet 0.5' and method == 'fedrep' and seed == 1").iloc[
+        0
+    ]
     assert call(*shlex.split(row["command"])[3:], "--out", tmp_path / "a.json").exit_code == 0
     (made,) = table([json.loads((tmp_path / "a.json").read_text())]).to_dict("records")
     assert made["personal"] == pytest.approx(row["personal"], abs=0.01)  # another processor rounds differently

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import arrays
+from helpers import arrays
 from typer.testing import CliRunner
 
 from fedecouple_lite.__main__ import app
@@ -66,6 +66,7 @@ BAD = [
     (["--net", "cnn99"], "net='cnn99' is unknown"),
     (["--net", "cnn28"], "cannot take images of shape (1, 8, 8)"),
     (["--seed", "-1"], "seed=-1 must be"),
+    (["--evaluate-on", "tset"], "evaluate_on='tset' must be test or validation"),
 ]
 
 
@@ -167,7 +168,7 @@ def test_demo_draws_three_figures_and_says_what_is_next(tmp_path):
     result = call("demo", "--seeds", 1, "--rounds", 1, "--embedding", "pca", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert {p.name for p in tmp_path.glob("*.png")} == {"accuracy.png", "clients.png", "features.png"}
-    for word in ("FedAvg + fine-tuning", "FedRep", "FedeCouple", "worst 10%", "make lab"):
+    for word in ("FedAvg + fine-tuning", "FedRep", "FedeCouple", "10th percentile of clients", "make lab"):
         assert word in result.output
     again = call("demo", "--seeds", 1, "--rounds", 1, "--embedding", "pca", "--out", tmp_path)
     assert again.exit_code == 0 and "make lab" in again.output
@@ -203,6 +204,6 @@ def test_importing_the_package_loads_no_heavy_extra():
 
 
 def test_real_cifar10(real_images, tmp_path):
-    words = ["--dataset", real_images / "cifar10.npz", "--partition", "skew", "--share", 0.2, "--per-client", 60]
+    words = ["--dataset", real_images / "cifar10.npz", "--partition", "mixture", "--share", 0.2, "--per-client", 60]
     result = call(*RUN, *words, "--out", tmp_path / "x.json")
     assert result.exit_code == 0, result.output

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import last
+from helpers import last
 
 from fedecouple_lite import make
 from fedecouple_lite.engine import State, images_of, rounds
@@ -68,7 +68,7 @@ def test_the_exact_gradient_is_the_finite_difference(net, doubles):
     method = make("fedecouple", coupling="joint", **PLAIN)
     state, generator = after_a_round(method, net, doubles), torch.Generator().manual_seed(0)
     parts = objective(method, net, doubles, state, 2)
-    assert [part.phase.train for part in parts] == [(CLASSIFIER,), (EXTRACTOR,)]
+    assert [part.phase.prefixes for part in parts] == [(CLASSIFIER,), (EXTRACTOR,)]
     for part in parts:
         direction = {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in part.weights.items()}
         slope = float(flat(part.gradient(net)[1]) @ flat(direction))

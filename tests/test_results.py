@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from fedecouple_lite import make
-from fedecouple_lite.studies.experiment import Setting, compare, table
+from fedecouple_lite.studies.experiment import Setting, compare
+from fedecouple_lite.studies.tables import table
 
 
 def test_the_published_table_is_the_readmes(monkeypatch):

@@ -2,74 +2,151 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from safetensors.torch import load_file, save_file
 
-from ..data import nearest
 from ..engine import State
+from ..errors import nearest
+from ..files import write_whole
+from ..hyper import hypers
 from ..methods import FedAvg, FedeCouple, make
-from ..phases import hypers
 from ..tensors import Tensors
-from .experiment import Run, Setting, compare, digest, table
+from .experiment import Run, Setting, Watch, compare, digest, watch_nothing
+from .tables import table
 
 # What switches a part off: GLF the global half of the extractor's loss, GFA the anchors, GPC the distillation.
 PARTS: dict[str, dict[str, Any]] = {"GLF": {"global_loss": 0.0}, "GFA": {"mu": 0.0}, "GPC": {"lam": 0.0}}
 FOLDER = Path("runs/ablation")
-Watch = Callable[[str, int, State | None], None]
 
 
-def label(on: Sequence[str]) -> str:
-    """The name of a combination: "GLF + GPC"; all off is FedRep."""
+def parts_on(on: Sequence[str]) -> str:
+    """The name of a combination, by the parts that are on in it.
+
+    Examples
+    --------
+    >>> parts_on(["GLF", "GPC"])
+    'GLF + GPC'
+    >>> parts_on([])
+    'FedRep (all off)'
+    """
     return " + ".join(on) or "FedRep (all off)"
 
 
+def is_on(part: str, values: Mapping[str, Any]) -> bool:
+    """Whether a method with these hyper-parameters has `part`."""
+    return all(values[name] != off for name, off in PARTS[part].items())
+
+
 def variants(method: FedAvg, parts: Sequence[str] = tuple(PARTS)) -> dict[str, FedAvg]:
-    """`method` with every combination of `parts` on (as `method` has them) or off, 2^len(parts), from none to all."""
-    is_off = {part for part, off in PARTS.items() if any(getattr(method, name) == v for name, v in off.items())}
+    """`method` with every combination of `parts` on (as `method` has them) or off, 2^len(parts), from none to all.
+
+    Raises ValueError for a part that there is not, or that is off in `method` already.
+
+    Examples
+    --------
+    >>> for name, variant in variants(make("fedecouple", mu=1.0, lam=3.0), ["GFA", "GPC"]).items():
+    ...     print(f"{name}: mu {variant.mu}, lam {variant.lam}")
+    GLF: mu 0.0, lam 0.0
+    GLF + GPC: mu 0.0, lam 3.0
+    GLF + GFA: mu 1.0, lam 0.0
+    GLF + GFA + GPC: mu 1.0, lam 3.0
+    """
+    on_at_first = [part for part in PARTS if is_on(part, asdict(method))]
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"parts={part!r} is unknown; {nearest(part, PARTS)}")
-        if part in is_off:
+        if part not in on_at_first:
             raise ValueError(f"parts={part!r} is off in this method already: {PARTS[part]}")
-    found = {}
-    for switches in sorted(product((False, True), repeat=len(parts)), key=sum):
-        off = {k: v for part, on in zip(parts, switches, strict=True) if not on for k, v in PARTS[part].items()}
-        kept = [p for p in PARTS if p not in is_off and (p not in parts or switches[list(parts).index(p)])]
-        found[label(kept)] = replace(method, **off)
-    return found
+    combinations = {}
+    for switches in sorted(product((False, True), repeat=len(parts)), key=sum):  # none on first, all on last
+        switched_off = [part for part, on in zip(parts, switches, strict=True) if not on]
+        values = {}
+        for part in switched_off:
+            values.update(PARTS[part])
+        still_on = [part for part in on_at_first if part not in switched_off]
+        combinations[parts_on(still_on)] = replace(method, **values)
+    return combinations
 
 
 def ablate(
-    dataset: str = "digits", partition: str = "dirichlet", parts: Sequence[str] = tuple(PARTS),
-    seeds: Sequence[int] = range(3), folder: Path = FOLDER,
-    on_round: Watch = lambda label, seed, state: None, **options: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """Run all combinations of `parts` with each seed: a tidy DataFrame, one row per (variant, seed), and a figure.
+    dataset: str = "digits",
+    partition: str = "dirichlet",
+    parts: Sequence[str] = tuple(PARTS),
+    seeds: Sequence[int] = range(3),
+    folder: Path = FOLDER,
+    on_round: Watch = watch_nothing,
+    **options: Any,
+) -> pd.DataFrame:
+    """Run all combinations of `parts` with each seed: a tidy DataFrame, one row per (variant, seed).
 
     options: fields of `Setting` (rounds, alpha, clients, ...) or hyper-parameters of FedeCouple (lr, mu, ...). Columns:
-    method (the variant's name), seed, one of True/False for each part, then the figures of `experiment.table`. Each run
-    is a file in `folder`: a second call computes only what is missing. ValueError for an option that neither knows.
-    """
-    from ..course import plots
+    method (the variant's name), seed, one of True/False for each part, then the figures of `tables.table`. Each run is
+    a file in `folder`: a second call computes only what is missing. ValueError for an option that neither knows.
+    `run_ablation` has the same arguments and gives the runs themselves, round by round.
 
-    parts, seeds = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts)), list(seeds)
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> tiny = {"rounds": 2, "clients": 4, "per_client": 30, "epochs": 1}
+    >>> rows = ablate(parts=["GFA"], seeds=[0], folder=Path(mkdtemp()), **tiny)
+    >>> rows[["method", "seed", "GLF", "GFA", "GPC"]]
+                method  seed   GLF    GFA   GPC
+    0        GLF + GPC     0  True  False  True
+    1  GLF + GFA + GPC     0  True   True  True
+    """
+    return tidy(run_ablation(dataset, partition, parts, seeds, folder, on_round, **options))
+
+
+def run_ablation(
+    dataset: str = "digits",
+    partition: str = "dirichlet",
+    parts: Sequence[str] = tuple(PARTS),
+    seeds: Sequence[int] = range(3),
+    folder: Path = FOLDER,
+    on_round: Watch = watch_nothing,
+    **options: Any,
+) -> list[Run]:
+    """The runs of `ablate`: those that are in `folder` are read, the others run. Their rows: `tidy`."""
+    parts = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts))
+    seeds = list(seeds)
     if not parts or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"parts={parts} and seeds={seeds} must hold at least one each, no seed twice")
-    known = {f.name for f in fields(Setting)}
-    for name in options:
-        if name not in known | set(hypers(FedeCouple)):
-            raise ValueError(f"{name}={options[name]!r} is unknown; {nearest(name, [*known, *hypers(FedeCouple)])}")
-    setting = Setting(dataset=dataset, partition=partition, **{k: v for k, v in options.items() if k in known})
-    method = make("fedecouple", **{k: v for k, v in options.items() if k not in known})
-    results = run_all(setting, variants(method, parts), seeds, Path(folder), on_round)
-    return tidy(results), plots.multiples(results)
+    of_setting, of_method = sort_options(options)
+    setting = Setting(dataset=dataset, partition=partition, **of_setting)
+    method = make("fedecouple", **of_method)
+    return run_all(setting, variants(method, parts), seeds, Path(folder), on_round)
+
+
+def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that are fields of `Setting`, and those that are hyper-parameters of FedeCouple. ValueError for one
+    that is neither.
+
+    Examples
+    --------
+    >>> sort_options({"rounds": 5, "mu": 0.3})
+    ({'rounds': 5}, {'mu': 0.3})
+    """
+    names_of_setting = [setting_field.name for setting_field in fields(Setting)]
+    names_of_method = list(hypers(FedeCouple))
+    of_setting = {}
+    of_method = {}
+    for name, value in options.items():
+        if name in names_of_setting:
+            of_setting[name] = value
+        elif name in names_of_method:
+            of_method[name] = value
+        else:
+            hint = nearest(name, [*names_of_setting, *names_of_method])
+            raise ValueError(f"{name}={value!r} is unknown; {hint}")
+    return of_setting, of_method
 
 
 def run_all(
@@ -77,58 +154,82 @@ def run_all(
 ) -> list[Run]:
     """`experiment.compare` that also keeps each finished run's server, for `server`; a run without it happens again."""
     for method, seed in product(methods.values(), seeds):
-        stem = digest(setting, method, seed)
-        for old in folder.glob(f"*-{seed}-{stem}.json") if not (folder / f"{stem}.safetensors").exists() else ():
-            old.unlink()
+        if not server_path(setting, method, seed, folder).exists():
+            for result in folder.glob(f"*-{seed}-{digest(setting, method, seed)}.json"):
+                result.unlink()
 
-    def watch(label: str, seed: int, state: State | None) -> None:
+    def keep_server(label: str, seed: int, state: State | None) -> None:
         if state is not None and state.round == setting.rounds:
-            path = folder / f"{digest(setting, methods[label], seed)}.safetensors"
-            save_file(state.server, part := path.with_suffix(f".{os.getpid()}.part"))
-            os.replace(part, path)  # whole or not at all
+            path = server_path(setting, methods[label], seed, folder)
+            write_whole(path, partial(save_file, state.server))
         on_round(label, seed, state)
 
-    return compare(setting, methods, list(seeds), folder, watch)
+    return compare(setting, methods, list(seeds), folder, keep_server)
+
+
+def server_path(setting: Setting, method: FedAvg, seed: int, folder: Path) -> Path:
+    """Where a run's server is kept."""
+    return folder / f"{digest(setting, method, seed)}.safetensors"
 
 
 def server(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> Tensors:
     """The server's tensors at the end of a run of `run_all`. ValueError where it has not been run."""
-    path = folder / f"{digest(setting, method, seed)}.safetensors"
+    path = server_path(setting, method, seed, folder)
     if not path.exists():
         raise ValueError(f"{path} is not there: run this combination first")
     return load_file(path, device=setting.device)
 
 
-def tidy(results: Sequence[Run]) -> Any:
-    """`experiment.table` of ablation runs, with a column True/False for each part, read off the method's values."""
+def tidy(results: Sequence[Run]) -> pd.DataFrame:
+    """`tables.table` of ablation runs, with a column True/False for each part, read off the method's values."""
     rows = table(results)
-    for i, (part, off) in enumerate(PARTS.items()):
-        on = [any(r["method"][name] != value for name, value in off.items()) for r in results]
-        rows.insert(2 + i, part, on)
+    for position, part in enumerate(PARTS, start=2):  # after method and seed
+        rows.insert(position, part, [is_on(part, result["method"]) for result in results])
     return rows
 
 
-def effects(rows: Any, figure: str = "personal") -> Any:
+def effects(rows: pd.DataFrame, figure: str = "personal") -> pd.DataFrame:
     """What each part does to `figure`, in points: mean and std over seeds, as a DataFrame, for three questions.
 
     "on average": with minus without it, mean over all combinations of the others; "alone": added to nothing;
     "in the whole": taken from everything. Paired by seed. rows: a full factorial, as from `ablate`; ValueError if not.
-    """
-    import pandas as pd
 
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"GLF": [False, True] * 2, "seed": [0, 0, 1, 1], "personal": [0.5, 0.6, 0.5, 0.8]})
+    >>> rows = rows.assign(GFA=True, GPC=True)  # on throughout: only GLF is asked about
+    >>> effects(rows).round(1).iloc[0].to_dict()
+    {'part': 'GLF', 'question': 'on average', 'points': 20.0, 'std': 14.1, 'seeds': 2}
+    """
     parts = [part for part in PARTS if rows[part].nunique() == 2]
+    values = factorial(rows, parts, figure)
+    answers = []
+    for part in parts:
+        for question, lift in lifts(values, part).items():
+            std = lift.std(ddof=1) if len(lift) > 1 else np.nan
+            answer = {"part": part, "question": question, "points": lift.mean(), "std": std, "seeds": len(lift)}
+            answers.append(answer)
+    return pd.DataFrame(answers)
+
+
+def factorial(rows: pd.DataFrame, parts: Sequence[str], figure: str) -> pd.DataFrame:
+    """`figure` in points, a row for each seed and a column for each combination of `parts`, all off first, all on last.
+
+    ValueError where a combination is there twice, or not for every seed.
+    """
     if not parts or rows.duplicated([*PARTS, "seed"]).any():
         raise ValueError("rows must hold every combination of some parts once for every seed")
-    values = 100 * rows.pivot(index="seed", columns=parts, values=figure).sort_index(axis=1)  # all off first
+    wide = rows.pivot(index="seed", columns=list(parts), values=figure)
+    values = 100 * wide.sort_index(axis=1)  # False before True
     if values.shape[1] != 2 ** len(parts) or values.isna().any(axis=None):
-        raise ValueError(f"rows must hold every combination of {', '.join(parts) or 'the parts'} for every seed")
-    found = []
-    for part in parts:
-        with_it, without = (values.loc[:, values.columns.get_level_values(part) == on] for on in (True, False))
-        lift = with_it.to_numpy() - without.to_numpy()  # (seeds, combinations of the others), none first, all last
-        for question, column in (("on average", lift.mean(1)), ("alone", lift[:, 0]), ("in the whole", lift[:, -1])):
-            std = column.std(ddof=1) if len(column) > 1 else np.nan
-            found.append(
-                {"part": part, "question": question, "points": column.mean(), "std": std, "seeds": len(column)}
-            )
-    return pd.DataFrame(found)
+        raise ValueError(f"rows must hold every combination of {', '.join(parts)} for every seed")
+    return values
+
+
+def lifts(values: pd.DataFrame, part: str) -> dict[str, np.ndarray]:
+    """What `part` adds, one number for each seed, (S,), by question. values: as from `factorial`."""
+    has_part = np.asarray(values.columns.get_level_values(part), dtype=bool)  # for each combination
+    with_part = values.loc[:, has_part].to_numpy()
+    without = values.loc[:, ~has_part].to_numpy()
+    lift = with_part - without  # (S, combinations of the other parts): none of them first, all of them last
+    return {"on average": lift.mean(axis=1), "alone": lift[:, 0], "in the whole": lift[:, -1]}

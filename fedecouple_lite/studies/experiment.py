@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -19,61 +18,95 @@ import torch
 
 from ..data import DATASETS, load
 from ..engine import BACKENDS, State, rounds
+from ..errors import require
+from ..files import write_whole
+from ..hyper import hypers
 from ..methods import FedAvg
 from ..models import NETS, DecoupledNet, net_for
-from ..partition import OPTIONS, SCHEMES, Federation, split, unevenness
-from ..phases import Phase, hypers
+from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
+from ..phases import Train
 
-Run = dict[str, Any]
-LAST = 5  # a run is summed up by the mean of its last five evaluated rounds, never by its best
-_load = lru_cache(maxsize=2)(load)
+Run = dict[str, Any]  # what a run's JSON file holds; `run` says what that is
+OnRound = Callable[[State | None], None]  # called after every round; None: the run was there already
+Watch = Callable[[str, int, State | None], None]  # the same for many runs: label, seed, state
+
+SUMMARY_ROUNDS = 5  # a run is summed up by the mean of its last five evaluated rounds, never by its best
+
+load_once = lru_cache(maxsize=2)(load)  # a comparison asks for its data set again for every run
 
 
-def _flag(default: Any, meaning: str) -> Any:
+def flag(default: Any, meaning: str) -> Any:
+    """A field of Setting: its default, and its meaning for `--help`."""
     return field(default=default, metadata={"help": meaning})
+
+
+def watch_nothing(label: str, seed: int, state: State | None) -> None:
+    """The `Watch` of somebody who only wants the results."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """What all methods of a comparison share. Its fields are also the command line's flags."""
 
-    dataset: str = _flag("digits", ", ".join(DATASETS) + " or a path.npz")
-    partition: str = _flag("dirichlet", ", ".join(SCHEMES))
-    alpha: float | None = _flag(None, "dirichlet: concentration, small is skewed (0.3 where not given)")
-    classes_per_client: int | None = _flag(None, "pathological: classes a client holds (2)")
-    share: float | None = _flag(None, "skew: share of a client's images spread over all classes (0.2)")
-    sigma: float | None = _flag(None, "quantity: spread of the log sizes (1)")
-    clients: int = _flag(20, "number of clients")
-    test_share: float = _flag(0.5, "share of each client's images kept for testing")
-    per_client: int | None = _flag(None, "at most so many images a client, test ones included")
-    participation: float = _flag(1.0, "share of the clients in each round's cohort")
-    on: str = _flag("test", "which images to predict: test, or validation (held out of the training images)")
-    rounds: int = _flag(15, "rounds of training")
-    eval_every: int = _flag(1, "rounds between evaluations")
-    net: str | None = _flag(None, ", ".join(NETS) + " (by image size)")
-    device: str = _flag("cpu", "cpu, cuda, cuda:1, mps")
-    backend: str = _flag("auto", ", ".join(BACKENDS))
+    dataset: str = flag("digits", ", ".join(DATASETS) + " or a path.npz")
+    partition: str = flag("dirichlet", ", ".join(PARTITIONS))
+    alpha: float | None = flag(None, "dirichlet: concentration, small is skewed (0.3 where not given)")
+    classes_per_client: int | None = flag(None, "pathological: classes a client holds (2)")
+    share: float | None = flag(None, "mixture: share of a client's images spread over all classes (0.2)")
+    sigma: float | None = flag(None, "quantity: spread of the log sizes (1)")
+    clients: int = flag(20, "number of clients")
+    test_share: float = flag(0.5, "share of each client's images kept for testing")
+    per_client: int | None = flag(None, "at most so many images a client, test ones included")
+    participation: float = flag(1.0, "share of the clients in each round's cohort")
+    evaluate_on: str = flag("test", "which images to predict: test, or validation (held out of the training images)")
+    rounds: int = flag(15, "rounds of training")
+    eval_every: int = flag(1, "rounds between evaluations")
+    net: str | None = flag(None, ", ".join(NETS) + " (by image size)")
+    device: str = flag("cpu", "cpu, cuda, cuda:1, mps")
+    backend: str = flag("auto", ", ".join(BACKENDS))
 
     def federation(self, seed: int) -> Federation:
         """The data set, divided with `seed`, on the device. Raises ValueError where one of them cannot be had."""
-        try:
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"device={self.device!r} is not available ({str(error).splitlines()[0]}); use cpu"
-            ) from None
-        given: dict[str, Any] = {name: getattr(self, name) for own in OPTIONS.values() for name in own}
-        given = {name: value for name, value in given.items() if value is not None}
-        given |= {"test_share": self.test_share, "per_client": self.per_client}
-        if self.on not in ("test", "validation"):
-            raise ValueError(f"on={self.on!r} must be test or validation")
-        federation = split(_load(self.dataset), self.clients, self.partition, seed, **given).to(self.device)
-        return federation if self.on == "test" else federation.validation()
+        check_device(self.device)
+        on = self.evaluate_on
+        require(on in ("test", "validation"), "evaluate_on", on, "test or validation")
+        federation = split(
+            load_once(self.dataset),
+            self.clients,
+            self.partition,
+            seed,
+            test_share=self.test_share,
+            per_client=self.per_client,
+            **self.partition_options(),
+        )
+        federation = federation.to(self.device)
+        if on == "validation":
+            return federation.validation()
+        return federation
+
+    def partition_options(self) -> dict[str, Any]:
+        """The options of partitions that were given; `split` refuses those that are not its partition's own."""
+        options = {}
+        for names in OPTIONS.values():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None:
+                    options[name] = value
+        return options
 
     def build_net(self) -> DecoupledNet:
         """The net named, or the one for the data set's image size."""
-        data = _load(self.dataset)
+        data = load_once(self.dataset)
         return net_for(data.in_shape, len(data.classes), self.net)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError where PyTorch cannot put a tensor on `device`."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} is not available ({reason}); use cpu") from None
 
 
 def run(
@@ -83,42 +116,63 @@ def run(
 
     on_round is called after every round. Interrupted, the file keeps the rounds finished, with ``"finished": false``.
     """
-    federation, net = setting.federation(seed), setting.build_net()
+    federation = setting.federation(seed)
+    net = setting.build_net()
     out.parent.mkdir(parents=True, exist_ok=True)
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    result: Run = {
-        "label": label or type(method).__name__,
-        "method": {"name": type(method).__name__, **asdict(method)},
-        "setting": OPTIONS[setting.partition] | {k: v for k, v in asdict(setting).items() if v is not None},
-        "seed": seed,
-        "split": unevenness(federation.label_counts()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "hardware": {"processor": platform.machine(), "cores": os.cpu_count(), "gpu": gpu},
-        "finished": False,
-        "records": (),
-    }
-    shared: dict[str, Any] = {
-        "rounds": setting.rounds,
-        "participation": setting.participation,
-        "eval_every": setting.eval_every,
-    }
+    states = rounds(
+        method,
+        net,
+        federation,
+        rounds=setting.rounds,
+        seed=seed,
+        participation=setting.participation,
+        backend=setting.backend,
+        eval_every=setting.eval_every,
+    )
+    result = description(setting, method, seed, federation, label)
+    result |= {"finished": False, "records": ()}
     try:
-        for state in rounds(method, net, federation, seed=seed, backend=setting.backend, **shared):
+        for state in states:
             result["records"] = state.records
             on_round(state)
         result["finished"] = True
     finally:
         if result["records"]:
-            part = out.with_name(f"{out.name}.{os.getpid()}-{threading.get_ident()}.part")  # whole or not at all
-            part.write_text(json.dumps(plain(result), indent=1) + "\n")
-            os.replace(part, out)
-    return plain(result)
+            text = json.dumps(as_json(result), indent=1) + "\n"
+            write_whole(out, lambda part: part.write_text(text))
+    return as_json(result)
+
+
+def description(setting: Setting, method: FedAvg, seed: int, federation: Federation, label: str) -> Run:
+    """What a run's file says of it before its first round: all that is needed to repeat it, and where it was run."""
+    name = type(method).__name__
+    given = {key: value for key, value in asdict(setting).items() if value is not None}
+    return {
+        "label": label or name,
+        "method": {"name": name, **asdict(method)},
+        "setting": {**OPTIONS[setting.partition], **given},  # the partition's defaults, where nothing was given
+        "seed": seed,
+        "split": unevenness(federation.label_counts()),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "hardware": {"processor": platform.machine(), "cores": os.cpu_count(), "gpu": name_of_gpu()},
+    }
+
+
+def name_of_gpu() -> str | None:
+    """The first GPU's name; None without one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return None
 
 
 def compare(
-    setting: Setting, methods: Mapping[str, FedAvg], seeds: Sequence[int], folder: Path,
-    on_round: Callable[[str, int, State | None], None] = lambda label, seed, state: None, trials: int = 1,
-) -> list[Run]:  # fmt: skip
+    setting: Setting,
+    methods: Mapping[str, FedAvg],
+    seeds: Sequence[int],
+    folder: Path,
+    on_round: Watch = watch_nothing,
+    trials: int = 1,
+) -> list[Run]:
     """Every method with every seed: the same splits, starting weights, sample order and number of passes for all.
 
     trials: hyper-parameters tried by `tune` for each method and seed; 1 takes them as they are. Each (method, seed) is
@@ -128,118 +182,143 @@ def compare(
     results = []
     for seed in seeds:
         for label, method in methods.items():
-            chosen = tune(setting, method, seed, trials, folder / "tuning", partial(on_round, f"tuning {label}", seed))
-            results.append(_once(setting, chosen, seed, folder, partial(on_round, label, seed), label))
+            on_trial = partial(on_round, f"tuning {label}", seed)
+            tuned = tune(setting, method, seed, trials, folder / "tuning", on_trial)
+            result = run_or_read(setting, tuned, seed, folder, partial(on_round, label, seed), label)
+            results.append(result)
     return results
 
 
-def _once(
-    setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: Callable[[State | None], None], label: str
-) -> Run:
+def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: OnRound, label: str) -> Run:
+    """The run's file in `folder`, where there is a finished one; else `run`, which makes it."""
     path = folder / f"{label}-{seed}-{digest(setting, method, seed)}.json"
-    try:
-        old = json.loads(path.read_text())
-        finished = old["finished"] and bool(old["records"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
-        finished = False
-    if not finished:
+    old = finished_run(path)
+    if old is None:
         return run(setting, method, seed, path, on_round, label)
     on_round(None)
-    return old | {"label": label}
+    return {**old, "label": label}
+
+
+def finished_run(path: Path) -> Run | None:
+    """The run in this file; None where there is no file, a damaged one, or one of a run that was interrupted."""
+    try:
+        result = json.loads(path.read_text())
+        is_whole = result["finished"] and bool(result["records"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if is_whole else None
 
 
 def digest(setting: Setting, method: FedAvg, seed: int) -> str:
-    """Ten hexadecimal digits that stand for everything a run depends on."""
-    about = json.dumps(plain([asdict(setting), type(method).__name__, asdict(method), seed]), sort_keys=True)
-    return hashlib.sha256(about.encode()).hexdigest()[:10]
+    """Ten hexadecimal digits that stand for everything a run depends on.
+
+    Examples
+    --------
+    >>> from fedecouple_lite import make
+    >>> one, two = make("fedrep", lr=0.1), make("fedrep", lr=0.2)
+    >>> digest(Setting(), one, seed=0) == digest(Setting(), one, seed=0)
+    True
+    >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
+    False
+    """
+    depends_on = [asdict(setting), type(method).__name__, asdict(method), seed]
+    text = json.dumps(as_json(depends_on), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def tune(
-    setting: Setting, method: FedAvg, seed: int, trials: int, folder: Path,
-    on_round: Callable[[State | None], None] = lambda state: None,
-) -> FedAvg:  # fmt: skip
+    setting: Setting, method: FedAvg, seed: int, trials: int, folder: Path, on_round: OnRound = lambda state: None
+) -> FedAvg:
     """`method` with the best of `trials` sets of hyper-parameters: its own, then others drawn from their `tries`.
 
     Best is the personal accuracy, mean of the last five rounds, on validation images taken out of this seed's training
     images: no test image plays a part. A trial that diverges counts as worst. Trials are files, like all runs.
     """
-    if trials < 1:
-        raise ValueError(f"trials={trials} must be at least 1")
-    tries = {name: f.metadata["tries"] for name, f in hypers(method).items() if f.metadata["tries"]}
-    grid = [replace(method, **dict(zip(tries, values, strict=True))) for values in product(*tries.values())]
-    order = np.random.default_rng([seed, len(grid)]).permutation(len(grid))
-    candidates = list(dict.fromkeys([method, *(grid[i] for i in order)]))[:trials]
+    require(trials >= 1, "trials", trials, "at least 1")
+    if trials == 1:
+        return method
+    held_out = replace(setting, evaluate_on="validation")
+    tried = candidates(method, seed, trials)
     scores = []
-    for candidate in candidates if trials > 1 else ():
+    for candidate in tried:
         try:
-            held_out = replace(setting, on="validation")
-            tried = _once(held_out, candidate, seed, folder, on_round, type(method).__name__)
-            scores.append(float(np.mean([record["personal"] for record in tried["records"][-LAST:]])))
+            result = run_or_read(held_out, candidate, seed, folder, on_round, type(method).__name__)
+            last_rounds = result["records"][-SUMMARY_ROUNDS:]
+            scores.append(float(np.mean([record["personal"] for record in last_rounds])))
         except FloatingPointError:
             scores.append(-1.0)
-    return candidates[int(np.argmax(scores)) if scores else 0]
+    best = int(np.argmax(scores))
+    return tried[best]
 
 
-def passes(method: FedAvg) -> int:
-    """Gradient steps that a round takes for each batch of a client's images."""
-    return sum(phase.epochs * len(phase.losses) for phase in method.phases() if isinstance(phase, Phase))
+def candidates(method: FedAvg, seed: int, trials: int) -> list[FedAvg]:
+    """`method` as it is, then others drawn without repetition from all combinations of its hyper-parameters' `tries`:
+    `trials` in all, or fewer where there are no more.
+
+    Examples
+    --------
+    >>> from fedecouple_lite import make
+    >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3)]
+    [0.1, 0.05, 0.02]
+    """
+    tries = {}
+    for name, hyper_parameter in hypers(method).items():
+        if hyper_parameter.metadata["tries"]:
+            tries[name] = hyper_parameter.metadata["tries"]
+    grid = []
+    for values in product(*tries.values()):
+        chosen = dict(zip(tries, values, strict=True))
+        grid.append(replace(method, **chosen))
+    order = np.random.default_rng([seed, len(grid)]).permutation(len(grid))
+    in_random_order = [grid[i] for i in order]
+    all_different = list(dict.fromkeys([method, *in_random_order]))
+    return all_different[:trials]
+
+
+def steps_per_batch(method: FedAvg) -> int:
+    """Gradient steps that a round takes for each batch of a client's images.
+
+    Examples
+    --------
+    >>> from fedecouple_lite import make
+    >>> steps_per_batch(make("fedrep", epochs=5, classifier_epochs=1))
+    6
+    >>> steps_per_batch(make("fedecouple", epochs=5, classifier_epochs=1))  # two steps for each of the extractor's
+    11
+    """
+    steps = 0
+    for phase in method.phases():
+        if isinstance(phase, Train):
+            steps += phase.epochs * len(phase.losses)
+    return steps
 
 
 def at_equal_steps(method: FedAvg, budget: int) -> FedAvg:
-    """`method` with as many local epochs as `passes` <= budget allows. ValueError where not even one fits."""
-    fitting = [e for e in range(1, budget + 1) if passes(replace(method, epochs=e)) <= budget]
-    if not fitting:
+    """`method` with as many local epochs as `steps_per_batch` <= budget allows. ValueError where not even one fits.
+
+    Examples
+    --------
+    >>> from fedecouple_lite import make
+    >>> at_equal_steps(make("fedavg"), budget=11).epochs
+    11
+    >>> at_equal_steps(make("fedecouple"), budget=11).epochs
+    5
+    """
+    most = 0
+    for epochs in range(1, budget + 1):
+        if steps_per_batch(replace(method, epochs=epochs)) <= budget:
+            most = epochs
+    if most == 0:
         raise ValueError(f"budget={budget} is below one epoch of {type(method).__name__}")
-    return replace(method, epochs=max(fitting))
+    return replace(method, epochs=most)
 
 
-def table(results: Sequence[Run]) -> Any:
-    """A pandas DataFrame, one row per (method, seed): each figure's mean over the last five evaluated rounds."""
-    import pandas as pd
+def as_json(value: Any) -> Any:
+    """`value` as JSON gives it back: tuples become lists, NaN None.
 
-    rows = []
-    for r in results:
-        last = pd.DataFrame(r["records"]).drop(columns=["accuracies", "round"]).astype(float).tail(LAST)
-        rows.append({"method": r["label"], "seed": r["seed"], **last.mean()})
-    return pd.DataFrame(rows)
-
-
-def summary(rows: Any) -> Any:
-    """From `table`'s rows one per method: (mean, std) over seeds of every figure, std the sample's (n - 1), NaN for one
-    seed; and under "p" the paired t-test of its personal accuracy over seeds against the best other method's."""
-    from scipy.stats import ttest_rel
-
-    figures = rows.drop(columns=["seed"]).groupby("method", sort=False).agg(["mean", "std"])
-    personal = rows.pivot(index="seed", columns="method", values="personal")
-    for method in figures.index:
-        others = personal.drop(columns=[method])
-        figures.loc[method, ("p", "")] = float("nan")
-        if len(personal) > 1 and len(others.columns):
-            rival = others[others.mean().idxmax()]
-            figures.loc[method, ("p", "")] = ttest_rel(personal[method], rival).pvalue
-    return figures
-
-
-def as_table(rows: Any) -> Any:
-    """The summary for people, strings in a DataFrame: accuracies in %, mean +- std over seeds; p (see `summary`);
-    gradient steps of all clients and kilobytes of each, per round."""
-    import pandas as pd
-
-    figures, shown = summary(rows), {}
-    for title, key in (("personal %", "personal"), ("worst 10% of clients", "worst10"), ("global %", "global")):
-        pairs = (100 * figures[key]).itertuples(index=False)
-        shown[title] = [f"{m:.1f}" + (f" +- {s:.1f}" if s == s else "") for m, s in pairs]  # NaN is not itself
-    shown["p"] = [f"{p:.3f}" for p in figures["p"]]
-    for title, key, unit in (("steps", "steps", 1), ("KB up", "upload_bytes", 1e3), ("KB down", "download_bytes", 1e3)):
-        shown[title] = [f"{value / unit:.0f}" for value in figures[key, "mean"]]
-    return pd.DataFrame(shown, figures.index).replace("nan", "-").reset_index()
-
-
-def as_text(results: Sequence[Run]) -> str:
-    """`as_table` of these runs, as text."""
-    return as_table(table(results)).to_string(index=False)
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON gives it back: tuples become lists, NaN None."""
+    Examples
+    --------
+    >>> as_json({"accuracies": (0.5, float("nan"))})
+    {'accuracies': [0.5, None]}
+    """
     return json.loads(json.dumps(value), parse_constant=lambda constant: None)

@@ -1,0 +1,23 @@
+"""Where the published figures lie, and what is written beside them."""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "data" / "results"
+RUNS = ROOT / "runs"  # finished runs, read back by a second call
+
+
+def versions() -> dict[str, str]:
+    """What the figures depend on, besides settings and hardware."""
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def write_about(path: Path, about: dict[str, Any]) -> None:
+    """Write settings, versions and command beside the figures, as JSON."""
+    path.write_text(json.dumps(about, indent=1) + "\n")

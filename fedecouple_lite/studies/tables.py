@@ -1,0 +1,179 @@
+"""Tables of runs, over seeds: figures with their spread, and leads paired by seed with their interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_rel
+
+from .experiment import SUMMARY_ROUNDS, Run
+
+# Accuracies of the tables for people, with their headings ...
+ACCURACIES = {"personal": "personal %", "percentile10": "10th percentile of clients %", "global": "global %"}
+# ... and costs, each with its heading and what it is divided by.
+COSTS = {"steps": ("steps", 1), "upload_bytes": ("KB up", 1000), "download_bytes": ("KB down", 1000)}
+
+
+class PairedLead(NamedTuple):
+    """How much more one method has than another, paired by seed: the mean difference, the ends of its 95 % t-interval,
+    and the p-value of the paired t-test of no difference."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_lead(ours: pd.Series | np.ndarray, theirs: pd.Series | np.ndarray) -> PairedLead:
+    """The lead of `ours` over `theirs`, (S,) values each, one a seed and in the same order, in the values' own unit.
+
+    Pairing takes out what both have in common: a seed's split is easy, or hard, for both. One seed has no spread:
+    interval and p are NaN.
+
+    Examples
+    --------
+    >>> lead = paired_lead(np.array([90.0, 92.0, 94.0]), np.array([88.0, 91.0, 94.0]))  # leads 2, 1, 0
+    >>> print(f"{lead.mean:.1f} points, 95 % [{lead.low:.1f}, {lead.high:.1f}], p = {lead.p:.2f}")
+    1.0 points, 95 % [-1.5, 3.5], p = 0.23
+    """
+    mean = float((ours - theirs).mean())
+    if len(ours) < 2:
+        return PairedLead(mean, low=np.nan, high=np.nan, p=np.nan)
+    test = ttest_rel(ours, theirs)
+    interval = test.confidence_interval(0.95)
+    return PairedLead(mean, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def table(results: Sequence[Run]) -> pd.DataFrame:
+    """One row per (method, seed): each figure's mean over the last five evaluated rounds.
+
+    Examples
+    --------
+    >>> records = [{"round": t, "accuracies": [], "personal": accuracy} for t, accuracy in ((1, 0.5), (2, 0.75))]
+    >>> table([{"label": "FedRep", "seed": 0, "records": records}])
+       method  seed  personal
+    0  FedRep     0     0.625
+    """
+    rows = []
+    for run in results:
+        records = pd.DataFrame(run["records"])
+        figures = records.drop(columns=["accuracies", "round"]).astype(float)
+        last_rounds = figures.tail(SUMMARY_ROUNDS)
+        rows.append({"method": run["label"], "seed": run["seed"], **last_rounds.mean()})
+    return pd.DataFrame(rows)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """From `table`'s rows one per method: (mean, std) over seeds of every figure, std the sample's (n - 1), NaN for one
+    seed; and under "p" the paired t-test of its personal accuracy over seeds against the best other method's.
+
+    Examples
+    --------
+    >>> rows = {"method": ["A", "A", "B", "B"], "seed": [0, 1, 0, 1], "personal": [0.3, 0.5, 0.2, 0.3]}
+    >>> figures = summary(pd.DataFrame(rows))
+    >>> figures.loc["A", "personal"].round(3).to_dict()
+    {'mean': 0.4, 'std': 0.141}
+    >>> print(f"{figures.loc['A', ('p', '')]:.3f}")
+    0.205
+    """
+    figures = rows.drop(columns=["seed"]).groupby("method", sort=False).agg(["mean", "std"])
+    personal = rows.pivot(index="seed", columns="method", values="personal")
+    for method in figures.index:
+        others = personal.drop(columns=[method])
+        p = np.nan
+        if len(others.columns):
+            best_other = others.mean().idxmax()
+            p = paired_lead(personal[method], others[best_other]).p
+        figures.loc[method, ("p", "")] = p
+    return figures
+
+
+def as_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The summary for people, strings in a DataFrame: accuracies in %, mean +- std over seeds; p (see `summary`);
+    gradient steps of all clients and kilobytes of each, per round. "-": there is no such figure."""
+    figures = summary(rows)
+    shown = pd.DataFrame(index=figures.index)
+    for key, heading in ACCURACIES.items():
+        percent = 100 * figures[key]
+        shown[heading] = [_mean_and_std(mean, std) for mean, std in zip(percent["mean"], percent["std"], strict=True)]
+    shown["p"] = [_number(p, digits=3) for p in figures["p"]]
+    for key, (heading, unit) in COSTS.items():
+        shown[heading] = [_number(mean / unit, digits=0) for mean in figures[key, "mean"]]
+    return shown.reset_index()
+
+
+def as_text(results: Sequence[Run]) -> str:
+    """`as_table` of these runs, as text."""
+    return as_table(table(results)).to_string(index=False)
+
+
+def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
+    """Strings for people: personal accuracy in %, mean +- std over seeds (rank); a row a method, a column a cell.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"method": ["A", "A", "B", "B"], "seed": [0, 1, 0, 1], "personal": [0.5, 0.6, 0.7, 0.8]})
+    >>> print(leaderboard(rows.assign(dataset="digits", partition="iid")))
+          digits, iid
+    A  55.0 +- 7.1 (2)
+    B  75.0 +- 7.1 (1)
+    """
+    columns = {}
+    for (dataset, partition), cell in rows.groupby(["dataset", "partition"], sort=False):
+        figures = 100 * cell.groupby("method", sort=False)["personal"].agg(["mean", "std"])
+        figures["rank"] = figures["mean"].rank(ascending=False, method="min").astype(int)
+        column = {}
+        for method, row in figures.iterrows():
+            column[method] = f"{_mean_and_std(row['mean'], row['std'])} ({row['rank']:.0f})"
+        columns[f"{dataset}, {partition}"] = column
+    return pd.DataFrame(columns)
+
+
+def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None) -> pd.DataFrame:
+    """Per (dataset, partition): FedeCouple's mean lead in personal accuracy over the best of `rivals` (None: all
+    others), in points, paired by seed, with its 95 % t-interval (NaN for one seed), that rival, and FedeCouple's rank
+    among all. ValueError where the rows lack FedeCouple, or all of its rivals.
+
+    Examples
+    --------
+    >>> ours = pd.DataFrame({"method": "fedecouple", "seed": [0, 1], "personal": [0.90, 0.94]})
+    >>> theirs = pd.DataFrame({"method": "fedrep", "seed": [0, 1], "personal": [0.89, 0.91]})
+    >>> rows = pd.concat([ours, theirs]).assign(dataset="digits", partition="iid")
+    >>> print(margins(rows).round(1).to_string(index=False))
+    dataset partition  rival  points   low  high  rank
+     digits       iid fedrep     2.0 -10.7  14.7     1
+    """
+    methods = set(rows["method"])
+    others = methods - {"fedecouple"}
+    if "fedecouple" not in methods or not methods & set(rivals or others):
+        raise ValueError(f"rows hold {sorted(methods)}; fedecouple and one of rivals={rivals} are needed")
+    leads = []
+    for (dataset, partition), cell in rows.groupby(["dataset", "partition"], sort=False):
+        percent = 100 * cell.pivot(index="seed", columns="method", values="personal")
+        ours = percent["fedecouple"]
+        theirs = percent.drop(columns="fedecouple")
+        candidates = [method for method in theirs if rivals is None or method in rivals]
+        rival = theirs[candidates].mean().idxmax()
+        lead = paired_lead(ours, theirs[rival])
+        number_better = int((theirs.mean() > ours.mean()).sum())
+        row = {"dataset": dataset, "partition": partition, "rival": rival}
+        row |= {"points": lead.mean, "low": lead.low, "high": lead.high, "rank": number_better + 1}
+        leads.append(row)
+    return pd.DataFrame(leads)
+
+
+def _mean_and_std(mean: float, std: float) -> str:
+    """ "40.0 +- 14.1"; the mean alone where there is no spread, as with one seed."""
+    if np.isnan(std):
+        return _number(mean, digits=1)
+    return f"{mean:.1f} +- {std:.1f}"
+
+
+def _number(value: float, digits: int) -> str:
+    """`value` with so many decimals; "-" for NaN."""
+    if np.isnan(value):
+        return "-"
+    return f"{value:.{digits}f}"
