@@ -1,9 +1,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
+from fedecouple_lite import make, rounds
 from fedecouple_lite.course import plots
 from fedecouple_lite.metrics import feature_scores, over_clients
+from fedecouple_lite.studies.features import embed, feature_space
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +44,7 @@ def test_client_bars_are_sorted_by_the_first_method():
 
 
 def test_feature_map_draws_anchors_and_scores(net, federation):
-    space = plots.feature_space(net, net.init(0), federation)
+    space = feature_space(net, net.init(0), federation)
     assert len(space["features"]) == sum(map(len, federation.test))
     assert len(space["anchors"]) == (federation.label_counts() > 0).sum()
     fig = plots.feature_map({"before": space, "after": space}, "pca")
@@ -51,58 +54,43 @@ def test_feature_map_draws_anchors_and_scores(net, federation):
 
 
 def test_feature_frames_share_one_embedding_and_one_window(net, federation):
-    spaces = {r: plots.feature_space(net, net.init(r), federation) for r in (0, 3)}
+    spaces = {r: feature_space(net, net.init(r), federation) for r in (0, 3)}
     frames = plots.feature_frames(spaces, "pca")
     assert list(frames) == [0, 3] and frames[0].axes[0].get_xlim() == frames[3].axes[0].get_xlim()
-    together = plots.embed(np.concatenate([s[k] for s in spaces.values() for k in ("features", "anchors")]), "pca")
+    together = embed(np.concatenate([s[k] for s in spaces.values() for k in ("features", "anchors")]), "pca")
     drawn = np.concatenate([c.get_offsets() for f in frames.values() for c in f.axes[0].collections])
     assert np.allclose(np.sort(drawn[:, 0]), np.sort(together[:, 0]), atol=1e-5)
     assert np.array_equal(np.bincount(spaces[0]["clients"]), [len(t) for t in federation.test])
 
 
-def test_drift_by_hand(net, federation):
-    from fedecouple_lite.engine import State
-
-    one, two = ({"extractor.w": np.array(v)} for v in ([3.0, 0.0], [0.0, 3.0]))
-    import torch
-
-    one, two = ({n: torch.tensor(a) for n, a in t.items()} for t in (one, two))
-    server = {"extractor.w": torch.tensor([3.0, 4.0])}
-    assert plots.drift(State(1, server, (one, two))) == pytest.approx((4 + 10**0.5) / 2 / 5)
-    assert plots.drift(State(1, {}, (one, one))) == 0
-
-
 def test_the_progress_figure_shows_what_the_records_say(net, federation):
-    from fedecouple_lite import make, rounds
-
     *_, state = rounds(make("fedrep", epochs=1), net, federation, rounds=2)
     left, middle, right = plots.progress(state, [0.1, 0.2]).axes
     assert left.lines[0].get_ydata() == pytest.approx([100 * r["personal"] for r in state.records])
     assert len(middle.patches) == 4 and list(right.lines[0].get_ydata()) == [0.1, 0.2]
 
 
-def test_label_map_and_travel_map_show_the_data_and_the_names(federation):
+def test_label_map_shows_the_data(federation):
     counts = plots.label_map(federation).axes[0].images[0].get_array()
     assert np.array_equal(counts, federation.label_counts().T)
-    texts = [t.get_text() for t in plots.travel_map(["fedecouple", "fedper"]).axes[0].texts]
-    assert texts == ["travels", "travels", "stays", "travels", "stays", ""]
+
+
+def test_travel_table_has_a_column_for_every_part_and_blanks():
+    where = {"A": {"extractor": "travels", "classifier": "travels", "anchors": "stays"}, "B": {"extractor": "stays"}}
+    (ax,) = plots.travel_table(where).axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["extractor", "classifier", "anchors"]
+    assert [t.get_text() for t in ax.texts] == ["travels", "travels", "stays", "stays", "", ""]
 
 
 def test_dots_are_sorted_with_a_t_interval():
-    import pandas as pd
-
     rows = pd.DataFrame({"method": ["A", "A", "B", "B"], "seed": [0, 1, 0, 1], "personal": [0.1, 0.2, 0.5, 0.7]})
     (ax,) = plots.dots(rows).axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
     low, high = ax.containers[1][2][0].get_segments()[0][:, 0]
     assert (high - low) / 2 == pytest.approx(12.706 * 10, rel=1e-3)  # t(0.975, 1) * std / sqrt(2), in %
-
-
-def test_embed_refuses_another_name_and_pca_is_orthogonal():
-    with pytest.raises(ValueError, match="how='tsne' must be 'umap' or 'pca'"):
-        plots.embed(np.zeros((5, 3)), "tsne")
-    points = plots.embed(np.random.default_rng(0).normal(size=(50, 5)), "pca")
-    assert points.shape == (50, 2) and abs(points[:, 0] @ points[:, 1]) < 1e-8
+    assert ax.get_xlabel().startswith("personal accuracy (%)")
+    (ax,) = plots.dots(rows.rename(columns={"personal": "percentile10"}), "percentile10").axes
+    assert ax.get_xlabel().startswith("10th percentile of clients (%)")
 
 
 def test_feature_scores_are_best_for_separate_classes_and_refuse_too_little():
@@ -115,6 +103,6 @@ def test_feature_scores_are_best_for_separate_classes_and_refuse_too_little():
 
 
 def test_over_clients_by_hand_and_without_clients_that_cannot_be_tested():
-    found = over_clients([0.5, float("nan"), 1.0])
-    assert found["personal"] == 0.75 and found["worst10"] == pytest.approx(0.55)
+    figures = over_clients([0.5, float("nan"), 1.0])
+    assert figures["personal"] == 0.75 and figures["percentile10"] == pytest.approx(0.55)
     assert np.isnan(over_clients([float("nan")])["personal"])

@@ -1,16 +1,19 @@
 """Widgets driven from Python, as a reader's clicks would: values set, callbacks run, pictures and texts checked."""
 
+import re
 import threading
 import time
 
 import ipywidgets
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from helpers import last, same
 
-from fedecouple_lite import METHODS, rounds, split
-from fedecouple_lite.course import widgets
-from fedecouple_lite.course.widgets import Picture, Training
+from fedecouple_lite import METHODS, make, rounds, split
+from fedecouple_lite.course import demonstrations, plots, widgets
+from fedecouple_lite.course.widgets import Picture, TrainingPanel
 from fedecouple_lite.studies.experiment import Setting
 
 
@@ -23,7 +26,7 @@ def test_only_core_widgets_are_used_so_that_7_and_8_both_work():
     assert int(ipywidgets.__version__.split(".")[0]) in (7, 8)
 
 
-def test_the_explorer_follows_every_control_and_shows_the_schemes_own_option(explorer):
+def test_the_explorer_follows_every_control_and_shows_the_partitions_own_option(explorer):
     first = explorer.image.value
     assert bytes(first).startswith(b"\x89PNG") and "Label skew" in explorer.caption.value
     explorer.controls["alpha"].value = 0.05
@@ -36,14 +39,14 @@ def test_the_explorer_follows_every_control_and_shows_the_schemes_own_option(exp
         > 0.2
         > float(explorer.caption.value.split("Label skew ")[1][:4])
     )
-    explorer.controls["scheme"].value = "pathological"
+    explorer.controls["partition"].value = "pathological"
     assert explorer.controls["alpha"].layout.display == "none"
     assert explorer.controls["classes_per_client"].layout.display is None
     assert "holds 2.0 of 10 classes" in explorer.caption.value
 
 
 def test_an_error_in_a_callback_reaches_the_reader_and_goes_again(explorer):
-    explorer.controls["scheme"].value = "pathological"
+    explorer.controls["partition"].value = "pathological"
     before = explorer.image.value
     explorer.controls["clients"].value = 3
     assert "ValueError" in explorer.caption.value and "classes_per_client=2" in explorer.caption.value
@@ -87,10 +90,6 @@ def test_which_part_travels(net):
 
 
 def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
-    import re
-
-    from fedecouple_lite.course import plots
-
     federation = split(digits, 10, alpha=0.5)
     picture = widgets.anchor_pull(net, net.init(0), federation)
     first = picture.image.value
@@ -98,14 +97,12 @@ def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
     assert picture.image.value != first and "Error" not in picture.caption.value
     omegas = []
     for mu in (0.0, 10.0):
-        text = plots.anchor_pull(net, net.init(0), federation, mu=mu, steps=30)._supxlabel.get_text()
+        text = demonstrations.anchor_pull(net, net.init(0), federation, mu=mu, steps=30)._supxlabel.get_text()
         omegas.append(float(re.search(r"-> ([\d.]+)", text)[1]))
     assert omegas[1] < omegas[0]
 
 
 def test_distillation_shows_the_sum_that_it_explains():
-    from fedecouple_lite.course import plots
-
     student, teacher = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
     (ax,) = plots.distillation_bars(student, teacher, 3, temperature=2.0, lam=5.0).axes
     assert ax.patches[3].get_height() == pytest.approx((teacher / 2).softmax(0)[3].item())
@@ -123,7 +120,7 @@ def wait_until(condition, seconds=30):
 
 
 def test_live_training_starts_pauses_steps_and_goes_on_in_python(digits):
-    panel = widgets.training(digits, clients=5, epochs=1)
+    panel = widgets.TrainingPanel(digits, clients=5, epochs=1)
     panel.rounds.value = 6
     panel.buttons["step"].click()
     assert panel.state.round == 1 and panel.bar.value == 1 and "Round 1" in panel.caption.value
@@ -138,14 +135,12 @@ def test_live_training_starts_pauses_steps_and_goes_on_in_python(digits):
     panel.thread.join()
     assert panel.state.round == 6 and len(panel.drift) == 6 and all(d > 0 for d in panel.drift)
     federation = split(digits, 5, alpha=panel.alpha.value)
-    from fedecouple_lite import make
-
     later = next(rounds(make("fedecouple", epochs=1), panel.net, federation, rounds=7, state=panel.state))
     assert later.round == 7
 
 
 def test_start_after_a_changed_control_begins_anew_and_start_soon_after_pause_goes_on(digits):
-    panel = Training(digits, clients=5, epochs=1)
+    panel = TrainingPanel(digits, clients=5, epochs=1)
     panel.step()
     panel.step()
     panel.alpha.value = 1.0
@@ -164,11 +159,7 @@ def test_start_after_a_changed_control_begins_anew_and_start_soon_after_pause_go
 
 
 def test_the_panel_does_what_python_does(digits):
-    from conftest import last, same
-
-    from fedecouple_lite import make
-
-    panel = Training(digits, clients=5, epochs=1)
+    panel = TrainingPanel(digits, clients=5, epochs=1)
     panel.method.value, panel.rounds.value, panel.mu.value, panel.lam.value = "fedecouple", 2, 0.5, 2.0
     panel.start()
     panel.thread.join()
@@ -178,7 +169,7 @@ def test_the_panel_does_what_python_does(digits):
 
 
 def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
-    panel = Training(digits, clients=10)
+    panel = TrainingPanel(digits, clients=10)
     panel.rounds.value = 50
     began = time.monotonic()
     panel.start()
@@ -190,30 +181,26 @@ def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
 
 def test_every_method_trains_in_the_panel(digits):
     for name in METHODS:
-        panel = Training(digits, clients=2, epochs=1)
+        panel = TrainingPanel(digits, clients=2, epochs=1)
         panel.method.value = name
         panel.step()
         assert "Round 1" in panel.caption.value, panel.caption.value
 
 
 def test_an_error_in_the_training_thread_reaches_the_reader(digits):
-    panel = Training(digits, clients=5, lr=1e30)
+    panel = TrainingPanel(digits, clients=5, lr=1e30)
     panel.start()
     panel.thread.join()
     assert "FloatingPointError" in panel.caption.value and "client" in panel.caption.value
 
 
 def test_a_picture_keeps_no_figure_open(explorer):
-    import matplotlib.pyplot as plt
-
     plt.close("all")
     explorer.controls["seed"].value = 3
     assert not plt.get_fignums()
 
 
 def test_slideshow_moves_through_prepared_figures():
-    from fedecouple_lite.course import plots
-
     figures = {}
     for number in (1, 5):
         fig, (ax,) = plots.figure()
@@ -237,7 +224,7 @@ def test_the_descent_widget_moves_measurement_and_bound_together():
 
 def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     setting = Setting(rounds=2, clients=4, per_client=30)
-    studio = widgets.studio(setting, seeds=2, folder=tmp_path, epochs=1)
+    studio = widgets.AblationPanel(setting, seeds=2, folder=tmp_path, epochs=1)
     studio.run()
     studio.thread.join()
     assert (
@@ -259,8 +246,36 @@ def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} and len(files) == 4
 
 
+def test_the_studio_draws_no_map_before_its_first_run(tmp_path):
+    studio = widgets.AblationPanel(folder=tmp_path)
+    assert studio.setting == Setting(rounds=6) and not studio.at_work()
+    before = studio.caption.value
+    studio.how.value = "umap"
+    assert studio.caption.value == before and not studio.map.value
+
+
+def test_the_studio_runs_one_thing_at_a_time(tmp_path, monkeypatch):
+    studio = widgets.AblationPanel(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path, epochs=1)
+    work, begun = studio.work, []
+
+    def counting(action):
+        begun.append(action)
+        work(action)
+
+    monkeypatch.setattr(studio, "work", counting)
+    presses = [threading.Thread(target=studio.buttons["run"].click) for _ in range(3)]
+    for press in presses:
+        press.start()
+    for press in presses:
+        press.join()
+    assert len(begun) == 1
+    studio.buttons["stop"].click()
+    studio.thread.join()
+    assert not studio.going.is_set() and "Stopped" in studio.caption.value
+
+
 def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
-    studio = widgets.studio(Setting(rounds=1, clients=4, per_client=30), seeds=2, folder=tmp_path, epochs=1)
+    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), seeds=2, folder=tmp_path, epochs=1)
     studio.run(everything=True)
     studio.thread.join()
     assert studio.caption.value.startswith("Combinations so far: 8") and "in the whole" in studio.table.value
@@ -268,30 +283,33 @@ def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
 
 
 def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
-    studio = widgets.studio(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
+    studio = widgets.AblationPanel(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
     studio.run()
     while studio.bar.value == 0:
         time.sleep(0.01)
     studio.stop()
     studio.thread.join()
     assert "Stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
-    wrong = widgets.studio(Setting(clients=5000), seeds=1, folder=tmp_path)
+    wrong = widgets.AblationPanel(Setting(clients=5000), seeds=1, folder=tmp_path)
     wrong.run()
     wrong.thread.join()
     assert "ValueError" in wrong.caption.value and "clients" in wrong.caption.value
 
 
-def test_results_by_data_set_skew_and_metric():
-    row = {"dataset": "digits", "skew": "s", "seed": 0, "personal": 0.9, "worst10": 0.5, "global": float("nan")}
-    rows = pd.DataFrame([row | {"method": "fedper"}, row | {"method": "local", "personal": 0.8}])
+def test_results_by_data_set_partition_and_accuracy():
+    row = {"dataset": "digits", "partition": "iid", "seed": 0, "personal": 0.9, "percentile10": 0.5}
+    row["global"] = float("nan")
+    rows = pd.DataFrame([row | {"method": "fedper"}, row | {"method": "local", "personal": 0.8, "percentile10": 0.6}])
     panel = widgets.results(rows)
     assert "highest personal accuracy, fedper" in panel.caption.value
+    panel.controls["metric"].value = "percentile10"
+    assert "digits, iid: highest 10th percentile of clients, local" in panel.caption.value
     panel.controls["metric"].value = "global"
     assert "this cell is empty" in panel.caption.value
 
 
 def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_path):
-    studio = widgets.studio(
+    studio = widgets.AblationPanel(
         Setting(rounds=30, clients=4, per_client=30), seeds=1, folder=tmp_path, coupling="joint", mu=20.0, epochs=1
     )
     label, method = studio.chosen()
@@ -303,6 +321,6 @@ def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_
     studio.run()  # waits for the first to give up
     studio.thread.join()
     assert studio.caption.value.startswith("Combinations so far: 1")
-    wrong = widgets.studio(Setting(rounds=1, clients=4), seeds=1, folder=tmp_path, mu=0.0)
+    wrong = widgets.AblationPanel(Setting(rounds=1, clients=4), seeds=1, folder=tmp_path, mu=0.0)
     wrong.buttons["run all eight"].click()
     assert "parts='GFA' is off in this method already" in wrong.caption.value.replace("&#x27;", "'")

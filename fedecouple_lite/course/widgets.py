@@ -1,4 +1,4 @@
-"""Controls over the same figures: every widget here draws a function of `plots` that can be called without it.
+"""Controls over the same figures: every widget here shows what `plots` and `demonstrations` draw without it.
 
 Only core widgets are used, as in ipywidgets 7.7.1 and 8. Pictures are PNG in an Image, which a background thread may
 change; sliders act on release; an error inside a callback is shown where the reader looks. JupyterLab runs callbacks in
@@ -10,33 +10,47 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
+from ..client import Stopped
 from ..data import Dataset
 from ..engine import State, rounds
+from ..hyper import hypers
 from ..methods import METHODS, FedAvg, make
 from ..models import DecoupledNet, net_for
-from ..partition import OPTIONS, SCHEMES, Federation, split, unevenness
-from ..phases import hypers
+from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..studies import ablation
 from ..studies.convergence import random_problem
-from ..studies.experiment import Run, Setting, as_table
+from ..studies.experiment import Run, Setting
+from ..studies.features import drift, feature_space
+from ..studies.tables import as_table
 from ..tensors import Tensors
-from . import plots
+from . import demonstrations, plots
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DRAWING = threading.Lock()  # pyplot keeps one list of figures for all threads
 
 
-def png(figure: Any, dpi: int = 80) -> bytes:
-    """The figure as PNG; it is closed."""
+def png(figure: Figure, dpi: int = 80) -> bytes:
+    """The figure as PNG; it is closed.
+
+    Examples
+    --------
+    >>> fig, _ = plots.figure()
+    >>> png(fig)[1:4]
+    b'PNG'
+    """
     with io.BytesIO() as buffer, DRAWING:
         figure.savefig(buffer, format="png", dpi=dpi)
         plt.close(figure)
@@ -47,68 +61,100 @@ def _message(error: Exception) -> str:
     return f"<b>{type(error).__name__}:</b> {escape(str(error))}"
 
 
+def _slider(text: str, value: float, low: float, high: float, step: float, log: bool = False) -> w.ValueWidget:
+    """A slider that acts on release; whole numbers where `step` is one. log: `low` and `high` are powers of ten."""
+    if log:
+        kind = w.FloatLogSlider
+    elif isinstance(step, int):
+        kind = w.IntSlider
+    else:
+        kind = w.FloatSlider
+    return kind(value=value, min=low, max=high, step=step, description=text, continuous_update=False)
+
+
+def _row(controls: Sequence[w.Widget]) -> w.HBox:
+    """Side by side; what finds no room goes to the next line."""
+    return w.HBox(list(controls), layout=w.Layout(flex_flow="row wrap"))
+
+
+# --- Pictures that follow their controls ---
+
+
 class Picture(w.VBox):
-    """Controls above a picture and a line of text. draw(**values) -> (figure, caption) follows every change at once."""
+    """Controls above a picture and a line of text. draw(**values) follows every change at once: it returns a Figure (or
+    a PNG drawn beforehand) and the text."""
 
     def __init__(
-        self, controls: Mapping[str, w.ValueWidget], draw: Callable[..., tuple[Any, str]], width: str = "640px"
+        self,
+        controls: Mapping[str, w.ValueWidget],
+        draw: Callable[..., tuple[Figure | bytes, str]],
+        width: str = "640px",
     ):
-        self.controls, self.draw, self.lock = controls, draw, threading.Lock()
-        self.image, self.caption = w.Image(format="png", layout=w.Layout(width=width)), w.HTML()
+        self.controls = controls
+        self.draw = draw
+        self.lock = threading.Lock()
+        self.image = w.Image(format="png", layout=w.Layout(width=width))
+        self.caption = w.HTML()
+        super().__init__([_row(list(controls.values())), self.image, self.caption])
         for control in controls.values():
             control.observe(self.update, names="value")
-        super().__init__(
-            [w.HBox(list(controls.values()), layout=w.Layout(flex_flow="row wrap")), self.image, self.caption]
-        )
         self.update()
 
     def update(self, change: Any = None) -> None:
         """Draw again; where that fails, the caption says why and the last picture stays."""
         with self.lock:  # values are read inside, so that the last picture is of the newest ones
             try:
-                figure, caption = self.draw(**{name: control.value for name, control in self.controls.items()})
-                self.image.value, self.caption.value = png(figure), caption
+                values = {name: control.value for name, control in self.controls.items()}
+                picture, caption = self.draw(**values)
+                self.image.value = picture if isinstance(picture, bytes) else png(picture)
+                self.caption.value = caption
             except Exception as error:  # anything: it has to reach the reader, and a callback's traceback would not
                 self.caption.value = _message(error)
 
 
-def _slider(text: str, value: float, low: float, high: float, step: float, log: bool = False) -> Any:
-    kind = w.FloatLogSlider if log else w.IntSlider if isinstance(step, int) else w.FloatSlider
-    return kind(value=value, min=low, max=high, step=step, description=text, continuous_update=False)
-
-
 def heterogeneity(data: Dataset) -> Picture:
-    """Scheme, its own option, clients and seed against who then holds what, with the figures of unevenness."""
-    controls = {
-        "scheme": w.Dropdown(options=list(SCHEMES), description="scheme"),
+    """Partition, its own option, clients and seed against who then holds what, with the figures of unevenness."""
+    options = {
         "alpha": _slider("alpha", 0.3, -2, 2, 0.1, log=True),
         "classes_per_client": _slider("classes", 2, 1, len(data.classes), 1),
         "share": _slider("share", 0.2, 0.0, 1.0, 0.05),
         "sigma": _slider("sigma", 1.0, 0.1, 3.0, 0.1),
+    }
+    controls = {
+        "partition": w.Dropdown(options=list(PARTITIONS), description="partition"),
+        **options,
         "clients": _slider("clients", 20, 2, 100, 1),
         "seed": _slider("seed", 0, 0, 20, 1),
     }
 
-    def draw(scheme: str, clients: int, seed: int, **options: float) -> tuple[Any, str]:
-        for name in options:  # show the option that this scheme has
-            controls[name].layout.display = None if name in OPTIONS[scheme] else "none"
-        own: dict[str, Any] = {name: options[name] for name in OPTIONS[scheme]}
-        federation = split(data, clients, scheme, seed, **own)
+    def draw(partition: str, clients: int, seed: int, **values: float) -> tuple[Figure, str]:
+        chosen: dict[str, Any] = {}
+        for name, slider in options.items():  # show, and use, only what this partition knows
+            known = name in OPTIONS[partition]
+            slider.layout.display = None if known else "none"
+            if known:
+                chosen[name] = values[name]
+        federation = split(data, clients, partition, seed, **chosen)
         skew = unevenness(federation.label_counts())
-        return plots.label_map(federation), (
+        caption = (
             f"A client holds {skew['classes_per_client']:.1f} of {len(data.classes)} classes on average. Label skew "
             f"{skew['label_skew']:.2f} (0: all alike), size skew {skew['size_skew']:.2f} (0: all equal)."
         )
+        return plots.label_map(federation), caption
 
     return Picture(controls, draw)
 
 
 def travels() -> Picture:
     """Methods against which of their tensors travel."""
-    names = list(METHODS)
-    chosen = w.SelectMultiple(options=names, value=tuple(names[:6]), description="methods", rows=6)
-    text = "Orange travels to the server in every round, blue never leaves the client."
-    return Picture({"names": chosen}, lambda names: (plots.travel_map(names or list(METHODS)), text))
+    all_names = list(METHODS)
+    chosen = w.SelectMultiple(options=all_names, value=tuple(all_names[:6]), description="methods", rows=6)
+
+    def draw(names: Sequence[str]) -> tuple[Figure, str]:
+        figure = demonstrations.travel_map(names or all_names)
+        return figure, "Orange travels to the server in every round, blue never leaves the client."
+
+    return Picture({"names": chosen}, draw)
 
 
 def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> Picture:
@@ -119,8 +165,12 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
         "steps": _slider("steps", 20, 0, 100, 5),
     }
     net = copy.deepcopy(net)  # weights are put into its modules while it runs: a cell's and ours must not meet there
-    text = "Same colour, same class. The larger mu, the closer features come to the star of their class."
-    return Picture(controls, lambda **values: (plots.anchor_pull(net, weights, federation, **values), text), "720px")
+
+    def draw(client: int, mu: float, steps: int) -> tuple[Figure, str]:
+        figure = demonstrations.anchor_pull(net, weights, federation, client, mu, steps)
+        return figure, "Same colour, same class. The larger mu, the closer features come to the star of their class."
+
+    return Picture(controls, draw, "720px")
 
 
 def distillation(student_logits: Any, teacher_logits: Any, y: Any) -> Picture:
@@ -131,7 +181,7 @@ def distillation(student_logits: Any, teacher_logits: Any, y: Any) -> Picture:
         "lam": _slider("lambda", 3.0, 0.0, 10.0, 0.5),
     }
 
-    def draw(image: int, temperature: float, lam: float) -> tuple[Any, str]:
+    def draw(image: int, temperature: float, lam: float) -> tuple[Figure, str]:
         figure = plots.distillation_bars(student_logits[image], teacher_logits[image], int(y[image]), temperature, lam)
         return figure, "The weight is the teacher's probability of the true class at T = 1: a wrong teacher is ignored."
 
@@ -149,64 +199,149 @@ def descent(seed: int = 0) -> Picture:
         "sigma": _slider("sigma", 0.5, 0.0, 3.0, 0.25),
     }
 
-    def draw(step: float, local_steps: int, **constants: float) -> tuple[Any, str]:
-        return plots.descent(random_problem(seed, h=1.0, c=1.5, global_loss=0.0, **constants), step, local_steps)
+    def draw(step: float, local_steps: int, **constants: float) -> tuple[Figure, str]:
+        problem = random_problem(seed, h=1.0, c=1.5, global_loss=0.0, **constants)
+        return demonstrations.descent(problem, step, local_steps)
 
     return Picture(controls, draw, "576px")
 
 
-class Training(w.VBox):
-    """Live training in a background thread: start, pause, step, stop. `state` is the run so far, for use in Python."""
+def slideshow(figures: Mapping[int, Figure]) -> Picture:
+    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say."""
+    pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
+    slider = w.SelectionSlider(options=list(pictures), description="round", continuous_update=True)
+
+    def draw(round: int) -> tuple[bytes, str]:
+        return pictures[round], ""
+
+    return Picture({"round": slider}, draw, "540px")
+
+
+def results(rows: pd.DataFrame) -> Picture:
+    """Benchmark rows (`benchmark.measure`) by data set, partition and figure: a dot a seed, the mean and its
+    interval."""
+    controls = {
+        "dataset": w.Dropdown(options=list(rows["dataset"].unique()), description="data set"),
+        "partition": w.Dropdown(options=list(rows["partition"].unique()), description="partition"),
+        "metric": w.Dropdown(
+            options=[(words, metric) for metric, words in plots.ACCURACIES.items()], description="accuracy"
+        ),
+    }
+
+    def draw(dataset: str, partition: str, metric: str) -> tuple[Figure, str]:
+        of_cell = (rows["dataset"] == dataset) & (rows["partition"] == partition)
+        cell = rows[of_cell].dropna(subset=[metric])
+        if cell.empty:
+            blank, _ = plots.figure(height=1.5)
+            return blank, f"{dataset}, {partition}: this cell is empty, it has not been run."
+        best = cell.groupby("method")[metric].mean().idxmax()
+        return plots.dots(cell, metric), f"{dataset}, {partition}: highest {plots.ACCURACIES[metric]}, {best}."
+
+    return Picture(controls, draw, "576px")
+
+
+# --- Panels that train in a background thread ---
+
+
+class BackgroundPanel(w.VBox):
+    """What the two panels below share: buttons, and one background thread at a time, so that the kernel stays free.
+
+    An error, in a button's action or in the thread, is shown in `caption`.
+    """
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.caption = w.HTML(text)
+        self.buttons: dict[str, w.Button] = {}
+        self.thread: threading.Thread | None = None
+        self.going = threading.Event()  # cleared: the thread is to stop at its next round
+        self.lock = threading.Lock()  # held while a button's action runs: two may be pressed at once
+
+    def add_button(self, name: str, action: Callable[[], None], width: str | None = None) -> None:
+        """A button that runs `action`, one button at a time."""
+        button = w.Button(description=name, layout=w.Layout(width=width))
+        button.on_click(partial(self._press, action))
+        self.buttons[name] = button
+
+    def _press(self, action: Callable[[], None], button: w.Button) -> None:
+        with self.lock:
+            self.guard(action)
+
+    def guard(self, action: Callable[[], Any]) -> bool:
+        """Run `action`; whether it went well. If not, the caption says why."""
+        try:
+            action()
+        except Exception as error:  # anything: it has to reach the reader, and a thread's traceback would not
+            self.after_error()
+            self.caption.value = _message(error)
+            return False
+        return True
+
+    def after_error(self) -> None:
+        """What a panel does besides."""
+
+    def at_work(self) -> bool:
+        """Whether the thread is running, be it only to end the round that it is in."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def work(self, action: Callable[[], None]) -> None:
+        """Run `action` in the background: it looks at `going` after every round."""
+        self.going.set()
+        self.thread = threading.Thread(target=self.guard, args=(action,), daemon=True)
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Until the thread, if there is one, has ended."""
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()
+
+
+class TrainingPanel(BackgroundPanel):
+    """Live training in a background thread: start, pause, step, stop. `state` is the run so far, for use in Python.
+
+    common: hyper-parameters for every method, such as lr or epochs.
+    """
 
     def __init__(self, data: Dataset, clients: int = 20, **common: Any):
-        self.data, self.clients, self.common, self.net = (
-            data,
-            clients,
-            common,
-            net_for(data.in_shape, len(data.classes)),
-        )
+        super().__init__("Choose, then press start; step does one round.")
+        self.data = data
+        self.clients = clients
+        self.common = common
+        self.net = net_for(data.in_shape, len(data.classes))
+
         self.state: State | None = None
-        self.federation: Federation | None = None
-        self.drift: list[float] = []
-        self.thread: threading.Thread | None = None
-        self.going, self.lock = threading.Event(), threading.Lock()
-        self.states: Iterator[State] = iter(())
+        self.drift: list[float] = []  # after each round
+        self.federation: Federation | None = None  # None: the next start begins anew
+        self.states: Iterator[State] = iter(())  # the rounds to come
+        self.values: list[Any] = []  # the controls' at the start of this run
+
         self.method = w.Dropdown(options=list(METHODS), value="fedecouple", description="method")
         self.mu = _slider("mu", 1.0, 0.0, 10.0, 0.1)
         self.lam = _slider("lambda", 3.0, 0.0, 10.0, 0.5)
         self.alpha = _slider("alpha", 0.3, -1, 2, 0.1, log=True)
         self.rounds = _slider("rounds", 10, 1, 50, 1)
         self.controls = [self.method, self.mu, self.lam, self.alpha, self.rounds]
-        self.values: list[Any] = []  # the controls' at the start of this run
-        names = ("start", "pause", "step", "stop")
-        self.buttons = {name: w.Button(description=name, layout=w.Layout(width="80px")) for name in names}
-        for name, button in self.buttons.items():
-            button.on_click(partial(self._press, name))
-        self.bar = w.IntProgress(min=0, max=10, description="round")
-        blank = png(plots.figure(3, width=11.0, height=3.4)[0])  # keeps the place, so that the page does not jump
-        self.image = w.Image(value=blank, format="png", layout=w.Layout(width="880px"))
-        self.caption = w.HTML("Choose, then press start; step does one round.")
-        rows = [
-            w.HBox(self.controls, layout=w.Layout(flex_flow="row wrap")),
-            w.HBox([*self.buttons.values(), self.bar]),
-        ]
-        super().__init__([*rows, self.image, self.caption])
 
-    def _press(self, name: str, button: Any) -> None:
-        with self.lock:
-            getattr(self, name)()
+        self.add_button("start", self.start, width="80px")
+        self.add_button("pause", self.pause, width="80px")
+        self.add_button("step", self.step, width="80px")
+        self.add_button("stop", self.stop, width="80px")
+        self.bar = w.IntProgress(min=0, max=10, description="round")
+
+        blank, _ = plots.figure(3, width=11.0, height=3.4)  # keeps the place, so that the page does not jump
+        self.image = w.Image(value=png(blank), format="png", layout=w.Layout(width="880px"))
+        buttons = w.HBox([*self.buttons.values(), self.bar])
+        self.children = [_row(self.controls), buttons, self.image, self.caption]
 
     def start(self) -> None:
         """Go on with a paused run; after its end, or where a control was changed, begin a new one."""
-        if self.thread is not None and self.thread.is_alive():
+        if self.at_work():
             if self.going.is_set() and self.values == self._chosen():
-                return
+                return  # it is running already
             self.pause()
-            self.thread.join()
-        self._guard(self._prepare)
-        self.going.set()
-        self.thread = threading.Thread(target=self._guard, args=(self._go_on,), daemon=True)
-        self.thread.start()
+            self.wait()
+        if self.guard(self._prepare):
+            self.work(self._go_on)
 
     def pause(self) -> None:
         """Stop after the round that is being computed; start or step go on."""
@@ -214,38 +349,44 @@ class Training(w.VBox):
 
     def step(self) -> None:
         """One round."""
-        if self.thread is None or not self.thread.is_alive():
-            self._guard(self._prepare)
-            self._guard(self._one_round)
+        if not self.at_work() and self.guard(self._prepare):
+            self.guard(self._one_round)
 
     def stop(self) -> None:
         """End the run; `state` stays, and the next start begins anew."""
-        self.going.clear()
-        if self.thread is not None and self.thread is not threading.current_thread():
-            self.thread.join()
-        self.states, self.federation = iter(()), None
+        self.pause()
+        self.wait()
+        self._end()
 
-    def _guard(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # anything: it has to reach the reader, and a thread's traceback would not
-            self.going.clear()
-            self.federation = None  # this run is over: the next start begins anew
-            self.caption.value = _message(error)
+    def after_error(self) -> None:
+        self.pause()
+        self._end()
+
+    def _end(self) -> None:
+        """This run is over: the next start begins anew."""
+        self.states = iter(())
+        self.federation = None
 
     def _chosen(self) -> list[Any]:
         return [control.value for control in self.controls]
 
     def _prepare(self) -> None:
-        unfinished = self.state is not None and self.state.round < self.rounds.value
-        if self.federation is not None and unfinished and self.values == self._chosen():
+        """Begin a new run, unless the last one can go on."""
+        finished = self.state is not None and self.state.round >= self.rounds.value
+        if self.federation is not None and not finished and self.values == self._chosen():
             return
-        self.states, self.federation, self.values = iter(()), None, self._chosen()
+        self._end()
+        self.values = self._chosen()
         method = make(self.method.value, **self.common)
-        given = {name: getattr(self, name).value for name in ("mu", "lam") if hasattr(method, name)}
+        for name, slider in (("mu", self.mu), ("lam", self.lam)):
+            if name in hypers(method):
+                method = replace(method, **{name: slider.value})
         self.federation = split(self.data, self.clients, alpha=self.alpha.value)
-        self.states = rounds(replace(method, **given), self.net, self.federation, rounds=self.rounds.value)
-        self.state, self.drift, self.bar.max, self.bar.value = None, [], self.rounds.value, 0
+        self.states = rounds(method, self.net, self.federation, rounds=self.rounds.value)
+        self.state = None
+        self.drift = []
+        self.bar.max = self.rounds.value
+        self.bar.value = 0
 
     def _go_on(self) -> None:
         while self.going.is_set() and self._one_round():
@@ -253,183 +394,184 @@ class Training(w.VBox):
         self.going.clear()
 
     def _one_round(self) -> bool:
+        """Whether there was one left to do."""
         state = next(self.states, None)
         if state is None:
-            self.federation = None  # finished: the next start begins anew
+            self._end()
             return False
-        self.state, self.bar.value = state, state.round
-        self.drift.append(plots.drift(state))
+        self.state = state
+        self.drift.append(drift(state))
+        self.bar.value = state.round
         self.image.value = png(plots.progress(state, self.drift))
         record = state.records[-1]
-        personal, worst = 100 * record["personal"], 100 * record["worst10"]
         self.caption.value = (
-            f"Round {state.round}: personal accuracy {personal:.1f} %, the worst tenth of them at {worst:.1f} %, "
-            f"drift {self.drift[-1]:.2f}."
+            f"Round {state.round}: personal accuracy {100 * record['personal']:.1f} %, "
+            f"10th percentile of clients {100 * record['percentile10']:.1f} %, drift {self.drift[-1]:.2f}."
         )
         return True
 
 
-def training(data: Dataset, clients: int = 20, **common: Any) -> Training:
-    """The live training panel; `common`: hyper-parameters for every method, such as lr or epochs."""
-    return Training(data, clients, **common)
-
-
-def slideshow(figures: Mapping[int, Any]) -> Picture:
-    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say."""
-    pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
-    slider = w.SelectionSlider(options=list(pictures), description="round", continuous_update=True)
-    picture = Picture({}, lambda: (plots.figure()[0], ""), "540px")
-    picture.image.value, picture.children = pictures[slider.value], [slider, picture.image, picture.caption]
-    picture.controls = {"round": slider}
-
-    def show(change: Any) -> None:
-        picture.image.value = pictures[change["new"]]
-
-    slider.observe(show, names="value")
-    return picture
-
-
-class Studio(w.VBox):
+class AblationPanel(BackgroundPanel):
     """The ablation studio: switch parts and forms of FedeCouple, run the combination (once: runs are cached on disk),
-    see all curves so far as small multiples, a table, and two combinations' feature spaces side by side."""
+    see all curves so far as small multiples, a table, and two combinations' feature spaces side by side.
 
-    def __init__(self, setting: Setting, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any):
-        self.setting, self.seeds, self.folder, self.common = setting, range(seeds), folder, common
-        self.methods: dict[str, FedAvg] = {}
+    setting: what all runs share; six rounds on the digits where none is given. seeds: how many. folder: where finished
+    runs are kept. common: hyper-parameters for all combinations, such as lr or coupling.
+    """
+
+    def __init__(self, setting: Setting | None = None, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any):
+        super().__init__("Choose, then press run. What was run before is read back.")
+        self.setting = setting or Setting(rounds=6)
+        self.seeds = range(seeds)
+        self.folder = folder
+        self.whole = make("fedecouple", **common)  # every part on, every form as given
+        self.methods: dict[str, FedAvg] = {}  # the combinations run so far, by name
         self.results: list[Run] = []
-        self.thread: threading.Thread | None = None
-        self.filling = False
-        self.stopping, self.lock = threading.Event(), threading.Lock()
+
         self.parts = {part: w.Checkbox(value=True, description=part, indent=False) for part in ablation.PARTS}
-        known, plain = hypers(METHODS["fedecouple"]), make("fedecouple", **common)
-        self.forms: dict[str, Any] = {
-            name: w.Dropdown(options=list(f.metadata["choices"]), value=getattr(plain, name), description=name)
-            for name, f in known.items() if f.metadata["choices"]
-        }  # fmt: skip
-        for name, high in (("mu", 10.0), ("lam", 10.0), ("temperature", 10.0)):
-            value = getattr(plain, name)
-            low, text = (0.5, "T") if name == "temperature" else (0.0, name)
-            self.forms[name] = _slider(text, value, min(low, value), max(high, value), 0.1)
-        self.buttons = {name: w.Button(description=name) for name in ("run", "run all eight", "stop")}
-        self.buttons["run"].on_click(lambda _: self._guard(self.run))
-        self.buttons["run all eight"].on_click(lambda _: self._guard(partial(self.run, everything=True)))
-        self.buttons["stop"].on_click(lambda _: self.stop())
+        self.forms = self._forms()
+        self.add_button("run", self.run)
+        self.add_button("run all eight", partial(self.run, everything=True))
+        self.add_button("stop", self.stop)
         self.bar = w.IntProgress(description="rounds")
-        self.image, self.map = (w.Image(format="png", layout=w.Layout(align_self="flex-start")) for _ in range(2))
-        self.caption, self.table = w.HTML("Choose, then press run. What was run before is read back."), w.HTML()
-        self.left, self.right = (w.Dropdown(options=[], description=side) for side in ("left", "right"))
+        self.image = w.Image(format="png", layout=w.Layout(align_self="flex-start"))
+        self.table = w.HTML()
+
+        self.left = w.Dropdown(options=[], description="left")
+        self.right = w.Dropdown(options=[], description="right")
         self.how = w.Dropdown(options=["pca", "umap"], description="map")
-        for side in (self.left, self.right, self.how):
-            side.observe(lambda change: None if self.filling else self._guard(self._draw_map), names="value")
-        wrap = w.Layout(flex_flow="row wrap")
-        super().__init__([
-            w.HBox(list(self.parts.values())), w.HBox(list(self.forms.values()), layout=wrap),
-            w.HBox([*self.buttons.values(), self.bar]), self.caption, self.image, self.table,
-            w.HBox([self.left, self.right, self.how]), self.map,
-        ])  # fmt: skip
+        self.map = w.Image(format="png", layout=w.Layout(align_self="flex-start"))
+        self.map_lock = threading.Lock()
+        self.filling = False  # while the names in `left` and `right` are renewed, one after the other
+        for control in (self.left, self.right, self.how):
+            control.observe(self._on_map_control, names="value")
+
+        self.children = [
+            w.HBox(list(self.parts.values())),
+            _row(list(self.forms.values())),
+            w.HBox([*self.buttons.values(), self.bar]),
+            self.caption,
+            self.image,
+            self.table,
+            w.HBox([self.left, self.right, self.how]),
+            self.map,
+        ]
+
+    def _forms(self) -> dict[str, w.ValueWidget]:
+        """A control for each of FedeCouple's choices, and for three of its numbers, set to what `whole` has."""
+        forms: dict[str, w.ValueWidget] = {}
+        for name, hyper in hypers(self.whole).items():
+            choices = hyper.metadata["choices"]
+            if choices:
+                forms[name] = w.Dropdown(options=list(choices), value=getattr(self.whole, name), description=name)
+        for name, text, low in (("mu", "mu", 0.0), ("lam", "lam", 0.0), ("temperature", "T", 0.5)):
+            value = getattr(self.whole, name)
+            forms[name] = _slider(text, value, min(low, value), max(10.0, value), 0.1)
+        return forms
 
     def chosen(self) -> tuple[str, FedAvg]:
         """The combination that the controls say, and its name."""
-        method = make("fedecouple", **{**self.common, **{name: form.value for name, form in self.forms.items()}})
-        on = [part for part, box in self.parts.items() if box.value]
-        plain = make("fedecouple", **self.common)
-        changed = [f"{name} {form.value}" for name, form in self.forms.items() if form.value != getattr(plain, name)]
-        off = {k: v for part in ablation.PARTS if part not in on for k, v in ablation.PARTS[part].items()}
-        return ", ".join([ablation.label(on), *changed]), replace(method, **off)
+        method = self.whole
+        changed = []
+        for name, form in self.forms.items():
+            if form.value != getattr(self.whole, name):
+                method = replace(method, **{name: form.value})
+                changed.append(f"{name} {form.value}")
+        on = []
+        for part, box in self.parts.items():
+            if box.value:
+                on.append(part)
+            else:
+                method = replace(method, **ablation.PARTS[part])
+        return ", ".join([ablation.parts_on(on), *changed]), method
 
     def run(self, everything: bool = False) -> None:
         """Train what is chosen (or all eight combinations of the parts) in the background."""
-        if self.thread is not None and self.thread.is_alive():
-            if not self.stopping.is_set():
+        if self.at_work():
+            if self.going.is_set():
                 return
-            self.thread.join()  # it gives up at its next round
-        added = dict([self.chosen()])
+            self.wait()  # it gives up at its next round
         if everything:
-            added = ablation.variants(make("fedecouple", **self.common))
-        self.stopping.clear()
-        self.bar.value, self.bar.max = 0, len(added) * len(self.seeds) * self.setting.rounds
-        self.thread = threading.Thread(target=self._guard, args=(partial(self._work, added),), daemon=True)
-        self.thread.start()
+            added = ablation.variants(self.whole)
+        else:
+            name, method = self.chosen()
+            added = {name: method}
+        self.bar.value = 0
+        self.bar.max = len(added) * len(self.seeds) * self.setting.rounds
+        self.work(partial(self._train_and_show, added))
 
     def stop(self) -> None:
         """Give up the run in progress; finished seeds are kept."""
-        self.stopping.set()
+        self.going.clear()
 
-    def _work(self, added: dict[str, FedAvg]) -> None:
+    def _train_and_show(self, added: Mapping[str, FedAvg]) -> None:
         try:
-            self._train(added)
+            for name, method in added.items():
+                self._train(name, method)
             counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
-            said = f"Combinations so far: {counted}."
-        except InterruptedError:
-            said = "Stopped; finished seeds are kept, run goes on."
+            text = f"Combinations so far: {counted}."
+        except Stopped:
+            text = "Stopped; finished seeds are kept, run goes on."
         finally:
-            if self.methods:
-                names, self.filling = list(self.methods), True  # one map at the end, not one for each of these
-                self.left.options = self.right.options = names
-                self.left.value, self.right.value = names[0], names[-1]
-                self.filling = False
-                self._draw_map()
-        self.caption.value = said  # last: it tells the reader that run may be pressed again
+            self._renew_map()
+        self.going.clear()
+        self.caption.value = text  # last: it tells the reader that run may be pressed again
 
-    def _train(self, added: dict[str, FedAvg]) -> None:
-        def on_round(label: str, seed: int, state: State | None) -> None:
-            self.bar.value += self.setting.rounds if state is None else 1
-            self.caption.value = f"{label}, seed {seed}" + (f", round {state.round}" if state else ": from the cache")
-            if self.stopping.is_set():
-                raise InterruptedError
+    def _train(self, name: str, method: FedAvg) -> None:
+        """All seeds of one combination; then curves and table show it."""
+        runs = ablation.run_all(self.setting, {name: method}, self.seeds, self.folder, self._on_round)
+        self.methods[name] = method
+        self.results = [run for run in self.results if run["label"] != name] + runs
+        self.image.value = png(plots.multiples(self.results))
+        self.table.value = self._tables()
 
-        for label, method in added.items():
-            fresh = ablation.run_all(self.setting, {label: method}, self.seeds, self.folder, on_round)
-            self.methods[label] = method
-            self.results = [r for r in self.results if r["label"] != label] + fresh
-            self.image.value = png(plots.multiples(self.results))
-            self.table.value = self._tables()
+    def _on_round(self, name: str, seed: int, state: State | None) -> None:
+        """After every round, and for every run that was read back; raises Stopped where it is to be given up."""
+        if state is None:
+            self.bar.value += self.setting.rounds
+            self.caption.value = f"{name}, seed {seed}: from the cache"
+        else:
+            self.bar.value += 1
+            self.caption.value = f"{name}, seed {seed}, round {state.round}"
+        if not self.going.is_set():
+            raise Stopped
 
     def _tables(self) -> str:
         """What was run, and each part's effect once all eight combinations are there."""
         rows = ablation.tidy(self.results)
-        shown = as_table(rows.drop(columns=list(ablation.PARTS))).to_html(index=False)
-        eight = rows[rows["method"].isin(ablation.variants(make("fedecouple")))]
+        html = as_table(rows.drop(columns=list(ablation.PARTS))).to_html(index=False)
+        eight = rows[rows["method"].isin(list(ablation.variants(make("fedecouple"))))]
         if eight["method"].nunique() == 8:
-            shown += ablation.effects(eight).round(2).to_html(index=False)
-        return shown
+            html += ablation.effects(eight).round(2).to_html(index=False)
+        return html
+
+    def _renew_map(self) -> None:
+        """Offer all combinations run so far, and show the first beside the last."""
+        names = list(self.methods)
+        if not names:
+            return
+        self.filling = True  # one map at the end, not one for each of these
+        self.left.options = names
+        self.right.options = names
+        self.left.value = names[0]
+        self.right.value = names[-1]
+        self.filling = False
+        self._draw_map()
+
+    def _on_map_control(self, change: Any) -> None:
+        if not self.filling:
+            self.guard(self._draw_map)
 
     def _draw_map(self) -> None:
-        with self.lock:
-            net, federation = self.setting.build_net(), self.setting.federation(self.seeds[0])
-            labels = [side.value for side in (self.left, self.right)]
-            servers = {
-                k: ablation.server(self.setting, self.methods[k], self.seeds[0], self.folder) for k in labels if k
-            }
-            spaces = {label: plots.feature_space(net, tensors, federation) for label, tensors in servers.items()}
+        with self.map_lock:
+            names = [self.left.value, self.right.value]
+            if None in names:
+                return  # nothing has been run yet
+            seed = self.seeds[0]
+            net = self.setting.build_net()
+            federation = self.setting.federation(seed)
+            spaces = {}
+            for name in names:
+                extractor = ablation.server(self.setting, self.methods[name], seed, self.folder)
+                spaces[name] = feature_space(net, extractor, federation)
             self.map.value = png(plots.feature_map(spaces, self.how.value))
-
-    def _guard(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # anything: it has to reach the reader, and a thread's traceback would not
-            self.caption.value = _message(error)
-
-
-def studio(setting: Setting | None = None, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any) -> Studio:
-    """The ablation studio; `common`: hyper-parameters for all combinations, such as lr or coupling."""
-    return Studio(setting or Setting(rounds=6), seeds, folder, **common)
-
-
-def results(rows: Any) -> Picture:
-    """Benchmark rows (`benchmark.measure`) by data set, skew and figure: a dot a seed, the mean and its interval."""
-    sets, skews = list(rows["dataset"].unique()), list(rows["skew"].unique())
-    controls = {
-        "dataset": w.Dropdown(options=sets, description="data set"),
-        "skew": w.Dropdown(options=skews, description="skew"),
-        "metric": w.Dropdown(options=["personal", "worst10", "global"], description="accuracy"),
-    }
-
-    def draw(dataset: str, skew: str, metric: str) -> tuple[Any, str]:
-        part = rows[(rows["dataset"] == dataset) & (rows["skew"] == skew)].dropna(subset=[metric])
-        if part.empty:
-            return plots.figure(height=1.5)[0], f"{dataset}, {skew}: this cell is empty, it has not been run."
-        mean = part.groupby("method")[metric].mean()
-        return plots.dots(part, metric), f"{dataset}, {skew}: highest {metric} accuracy, {mean.idxmax()}."
-
-    return Picture(controls, draw, "576px")

@@ -21,15 +21,15 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAM
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install one, or set CHROMIUM to its path")
 
 CELLS = (
-    "from fedecouple_lite import load, plots, widgets\ndata = load('digits')",
+    "from fedecouple_lite import load\nfrom fedecouple_lite.course import plots, widgets\ndata = load('digits')",
     "widgets.heterogeneity(data)",
-    "widgets.training(data, clients=5, epochs=1)",
+    "widgets.TrainingPanel(data, clients=5, epochs=1)",
     "figures = {}\nfor n in (1, 2, 3):\n    figures[n], (ax,) = plots.figure()\n    ax.set_title(n)\n"
     "widgets.slideshow(figures)",
     "widgets.descent()",
     "import tempfile\nfrom pathlib import Path\nfrom fedecouple_lite.studies.experiment import Setting\n"
     "few = Setting(rounds=2, clients=4, per_client=30)\n"
-    "widgets.studio(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
+    "widgets.AblationPanel(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
 )
 
 
@@ -45,14 +45,17 @@ def lab(tmp_path_factory):
         port = free.getsockname()[1]
     options = ("--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--no-browser")
     options += ("--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0")
-    own = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own["JUPYTERLAB_SETTINGS_DIR"] = own["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "settings")
-    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
+    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    for name in ("CONFIG", "DATA", "RUNTIME"):
+        env[f"JUPYTER_{name}_DIR"] = str(folder / name)
+    for name in ("SETTINGS", "WORKSPACES"):
+        env[f"JUPYTERLAB_{name}_DIR"] = str(folder / "settings")
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log, stderr=log
         )
-    address, end = f"http://127.0.0.1:{port}", time.monotonic() + 30
+    address = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 30
     try:
         while True:
             try:
@@ -86,7 +89,8 @@ class Widget:
     """One cell's widget."""
 
     def __init__(self, page, cell):
-        self.page, self.out = page, page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
+        self.page = page
+        self.out = page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
         self.image = self.out.locator("img.widget-image").first
         self.image.wait_for()
 
@@ -147,7 +151,8 @@ def test_the_explorer_follows_keys_text_and_choice_and_shows_errors(page):
 
 def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
     widget = Widget(page, 2)
-    picture, height = widget.src(), widget.out.bounding_box()["height"]
+    picture = widget.src()
+    height = widget.out.bounding_box()["height"]
     widget.click("step")
     widget.says("Round 1:")
     picture = widget.changed(picture)

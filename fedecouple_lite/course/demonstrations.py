@@ -1,0 +1,167 @@
+"""Demonstrations: what trains or runs in order to show. Each has a function that computes and one that draws it.
+
+`what_travels`, `pull_to_anchors` and `measure_descent` compute and return plain results; `travel_map`, `anchor_pull`
+and `descent` hand those to `plots` and return the Figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..client import LocalData, client_round, forward
+from ..engine import images_of
+from ..losses import centre_loss
+from ..methods import make
+from ..models import DecoupledNet, net_for
+from ..partition import Federation
+from ..studies import convergence
+from ..studies.convergence import Problem
+from ..tensors import Tensors
+from . import plots
+
+# --- What travels ---
+
+
+def what_travels(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """For each method named, what each part of a client's tensors does: "travels" to the server, or "stays". Found by
+    running a round of each method on two blank images.
+
+    Examples
+    --------
+    >>> what_travels(["fedper"])
+    {'fedper': {'extractor': 'travels', 'classifier': 'stays'}}
+    """
+    net = net_for((1, 8, 8), 10)
+    weights = net.init(0)
+    two_images = LocalData(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), lambda epochs: [torch.arange(2)] * epochs)
+    where = {}
+    for name in names:
+        method = make(name)
+        client = method.init(weights)
+        download = method.send(method.init_server(weights), 0)
+        result = client_round(method, net, client, download, two_images)
+        sent = _parts(result.upload)
+        where[name] = {part: "travels" if part in sent else "stays" for part in _parts(result.client) + sent}
+    return where
+
+
+def _parts(tensors: Tensors) -> list[str]:
+    """What stands before the first dot of each name, each part once."""
+    return list(dict.fromkeys(name.split(".")[0] for name in tensors))
+
+
+def travel_map(names: Sequence[str]) -> Figure:
+    """Which tensors of a client travel to the server and which stay, by method: found by running a round of each."""
+    return plots.travel_table(what_travels(names))
+
+
+# --- The anchors' pull ---
+
+
+class AnchorPull(NamedTuple):
+    """One client's features before and after some steps of its extractor, with the anchors that pulled at them."""
+
+    before: np.ndarray  # features of its n training images, (n, d)
+    after: np.ndarray
+    labels: np.ndarray  # the images' classes, (n,)
+    anchors: np.ndarray  # of the classes that it holds, (A, d)
+    anchor_labels: np.ndarray  # their classes, (A,)
+    omega_before: float  # the centre loss, mean over the images
+    omega_after: float
+
+
+def pull_to_anchors(
+    net: DecoupledNet, weights: Tensors, federation: Federation, client: int = 0, mu: float = 1.0, steps: int = 20
+) -> AnchorPull:
+    """One client receives `weights`; its extractor takes `steps` steps on ce + mu Omega, each on all its images."""
+    x, y = images_of(federation, federation.train[client])
+
+    def all_at_once(epochs: int) -> list[Tensor]:
+        return [torch.arange(len(y))] * epochs
+
+    # One step on all images in an epoch, so that epochs are steps; no classifier phase, no pull of the server's.
+    method = make("fedecouple", mu=mu, global_loss=0, classifier_epochs=0, epochs=steps, batch_size=len(y))
+    trained = client_round(method, net, weights, weights, LocalData(x, y, all_at_once)).client
+    before = forward(net.features, weights, x)
+    after = forward(net.features, trained, x)
+    anchors = trained["anchors.means"]  # (C, d)
+    held = torch.nonzero(trained["anchors.counts"])[:, 0]  # the classes that this client has
+    return AnchorPull(
+        before=before.cpu().numpy(),
+        after=after.cpu().numpy(),
+        labels=y.cpu().numpy(),
+        anchors=anchors[held].cpu().numpy(),
+        anchor_labels=held.cpu().numpy(),
+        omega_before=centre_loss(before, y, anchors).mean().item(),
+        omega_after=centre_loss(after, y, anchors).mean().item(),
+    )
+
+
+def anchor_pull(
+    net: DecoupledNet, weights: Tensors, federation: Federation, client: int = 0, mu: float = 1.0, steps: int = 20
+) -> Figure:
+    """One client's features before and after `steps` steps of its extractor on ce + mu Omega, in ONE plane (PCA)."""
+    pull = pull_to_anchors(net, weights, federation, client, mu, steps)
+    panels = {"received": pull.before, f"after {steps} steps, mu = {mu:g}": pull.after}
+    omega = f"Omega {pull.omega_before:.3f} -> {pull.omega_after:.3f}"
+    text = f"PCA of one client's features, its anchors as stars; {omega}"
+    return plots.around_anchors(panels, pull.labels, pull.anchors, pull.anchor_labels, federation.data.classes, text)
+
+
+# --- Convergence, measured under its bound ---
+
+
+class MeasuredDescent(NamedTuple):
+    """A run on a problem whose constants are known, and what the theorem says about it; arrays (T,)."""
+
+    average: np.ndarray  # squared gradient norm, mean of the first 1, 2, ..., T rounds
+    terms: dict[str, np.ndarray]  # of the bound on it, by name; none where the step is larger than the theorem allows
+
+
+def measure_descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: int = 300) -> MeasuredDescent:
+    """Run `problem`. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound."""
+    lr = step / (4 * problem.smoothness * local_steps)
+    run = convergence.descend(problem, lr, local_steps, rounds)
+    average = convergence.running_mean(run.measured)
+    if step > 1:
+        return MeasuredDescent(average, terms={})
+    terms = convergence.bound(
+        run.gap,
+        problem.smoothness,
+        problem.sigma,
+        problem.kappa,
+        clients=len(problem.a),
+        lr=lr,
+        local_steps=local_steps,
+        rounds=np.arange(1, rounds + 1),
+        bias=convergence.running_mean(run.bias),
+        change=convergence.running_mean(run.change),
+    )
+    return MeasuredDescent(average, {name: np.broadcast_to(term, rounds) for name, term in terms.items()})
+
+
+def descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: int = 300) -> tuple[Figure, str]:
+    """The measured average squared gradient norm of a known problem under the theorem's bound and its terms, and what
+    they come to in words. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound.
+    """
+    average, terms = measure_descent(problem, step, local_steps, rounds)
+    bounds = {}
+    words = "The step is larger than the theorem allows: there is no bound."
+    if terms:
+        bound = np.zeros(rounds)
+        for term in terms.values():
+            bound = bound + term
+        bounds = {"bound": bound}
+        for name, term in terms.items():
+            bounds[f"of it: {name}"] = term
+        words = f"The bound is {bound[-1] / average[-1]:.1f} times what was measured."
+        if terms["context"][-1] < 0:
+            words += " Its context term is negative there, so a log scale cannot show it: the renewals lowered Phi."
+    fig = plots.rates({"measured, average of T rounds": average}, bounds)
+    return fig, f"After {rounds} rounds the average squared gradient norm is {average[-1]:.3g}. {words}"

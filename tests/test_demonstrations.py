@@ -1,0 +1,52 @@
+"""What trains in order to show: the figures say what was computed, and what was computed is right."""
+
+import numpy as np
+import pytest
+
+from fedecouple_lite import METHODS
+from fedecouple_lite.course import demonstrations
+from fedecouple_lite.engine import images_of
+from fedecouple_lite.studies.convergence import random_problem
+
+
+def test_travel_map_shows_where_the_tensors_of_each_method_go():
+    where = demonstrations.what_travels(["fedecouple", "fedper"])
+    assert where["fedecouple"] == {"extractor": "travels", "classifier": "travels", "anchors": "stays"}
+    texts = [t.get_text() for t in demonstrations.travel_map(["fedecouple", "fedper"]).axes[0].texts]
+    assert texts == ["travels", "travels", "stays", "travels", "stays", ""]
+
+
+def test_every_method_has_an_extractor_and_a_classifier_and_local_sends_nothing():
+    where = demonstrations.what_travels(list(METHODS))
+    assert all({"extractor", "classifier"} <= parts.keys() for parts in where.values())
+    assert set(where["local"].values()) == {"stays"}
+
+
+def test_anchors_hold_the_features_and_no_step_moves_none(net, federation):
+    weights = net.init(0)
+    free = demonstrations.pull_to_anchors(net, weights, federation, client=1, mu=0.0, steps=20)
+    held = demonstrations.pull_to_anchors(net, weights, federation, client=1, mu=10.0, steps=20)
+    assert held.omega_after < free.omega_after and held.omega_before == free.omega_before
+    _, y = images_of(federation, federation.train[1])
+    assert np.array_equal(held.labels, y) and np.array_equal(held.anchor_labels, np.unique(y))
+    of_first_class = held.before[held.labels == held.anchor_labels[0]]
+    assert np.allclose(held.anchors[0], of_first_class.mean(0), atol=1e-5)
+    still = demonstrations.pull_to_anchors(net, weights, federation, client=1, steps=0)
+    assert np.array_equal(still.before, still.after)
+
+
+def test_descent_stays_under_its_bound_and_has_none_beyond_the_theorems_step():
+    average, terms = demonstrations.measure_descent(random_problem(0), step=1.0, local_steps=3, rounds=40)
+    assert list(terms) == ["start", "noise", "drift", "context"]
+    assert (average <= sum(terms.values())).all()
+    _, words = demonstrations.descent(random_problem(0), step=1.0, local_steps=3, rounds=40)
+    assert f"is {average[-1]:.3g}" in words and "The bound is" in words
+    fig, words = demonstrations.descent(random_problem(0), step=1.5, local_steps=3, rounds=40)
+    assert len(fig.axes[0].lines) == 1 and "there is no bound" in words
+
+
+@pytest.mark.parametrize("mu", [0.0, 2.0])
+def test_anchor_pull_draws_before_and_after_in_one_window(net, federation, mu):
+    left, right = demonstrations.anchor_pull(net, net.init(0), federation, client=2, mu=mu, steps=3).axes
+    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
+    assert (left.get_title(), right.get_title()) == ("received", f"after 3 steps, mu = {mu:g}")
