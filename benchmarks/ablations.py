@@ -34,6 +34,7 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 FORMS: list[dict[str, Any]] = [
     {"coupling": "alternate"},
+    {"coupling": "phases"},
     {"aggregation": "similarity"},
     {"weighting": "constant"},
     {"temperature": 3.0},

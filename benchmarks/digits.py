@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from fedecouple_lite import METHODS, make
 from fedecouple_lite.studies.benchmark import run_halving_lr
-from fedecouple_lite.studies.experiment import Setting, at_equal_steps, tune
-from fedecouple_lite.studies.tables import as_table, table
+from fedecouple_lite.studies.experiment import Setting, tune
+from fedecouple_lite.studies.tables import ACCURACIES, as_table, table
 
 OUR_RUNS = RUNS / "digits"
 ALPHAS = (0.1, 0.3, 1.0)
@@ -48,39 +48,38 @@ def measure() -> pd.DataFrame:
     """Run, or read back, everything; one row per table, alpha, method and seed."""
     parts = []
     with tqdm(total=len(ALPHAS) * len(SEEDS) * len(METHODS), unit="method") as bar:
-        for alpha, seed, name in product(ALPHAS, SEEDS, METHODS):
+        for alpha, seed, name in product(SEEDS, ALPHAS, METHODS):
             parts += measure_method(alpha, seed, name)
             bar.update()
     return pd.concat(parts).sort_values(["equal", "alpha"], kind="stable")
 
 
 def measure_method(alpha: float, seed: int, name: str) -> list[pd.DataFrame]:
-    """One method, tuned for this seed: its row at equal epochs and its row at equal steps."""
+    """One method, tuned for this seed and for each budget: its row at equal epochs and its row at equal steps."""
     setting = Setting(alpha=alpha, rounds=ROUNDS)
-    tuned = tune(setting, make(name), seed, TRIALS, OUR_RUNS / "tuning")
     rows = []
-    for equal, method in (("epochs", tuned), ("steps", at_equal_steps(tuned, STEPS))):
-        result, as_run = run_halving_lr(setting, NAMES[name], method, seed, OUR_RUNS)
+    for equal, budget in (("epochs", None), ("steps", STEPS)):
+        tuned = tune(setting, make(name), seed, TRIALS, OUR_RUNS / "tuning", budget=budget)
+        result, _ = run_halving_lr(setting, NAMES[name], tuned, seed, OUR_RUNS)
         row = table([result]).drop(columns="seconds")
         row["equal"] = equal
         row["alpha"] = alpha
-        row["hyperparameters"] = json.dumps(asdict(as_run))
+        row["hyperparameters"] = row.pop("hyperparameters")  # last
         rows.append(row)
     return rows
 
 
 def readme_table(rows: pd.DataFrame) -> str:
     """Personal accuracy by method and by alpha, at equal epochs and at equal steps, as Markdown; the best is bold."""
-    figures = ["method", "seed", "personal", "percentile10", "global", "steps", "upload_bytes", "download_bytes"]
     whole = pd.DataFrame()
     for (equal, alpha), part in rows.groupby(["equal", "alpha"], sort=False):
-        shown = as_table(part[figures]).set_index("method")
+        shown = as_table(part.drop(columns=["equal", "alpha"])).set_index("method")
         best = part.groupby("method")["personal"].mean().idxmax()
-        accuracies = shown["personal %"]
+        accuracies = shown[ACCURACIES["personal"]]
         accuracies[best] = f"**{accuracies[best]}**"
         whole[f"{alpha}, equal {equal}"] = accuracies
         if (equal, alpha) == ("epochs", 0.3):
-            costs = shown[["steps", "KB up"]]
+            costs = shown[["steps", "steps to predict", "KB up"]]
     return markdown(whole.join(costs).reset_index())
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import wraps
 from multiprocessing import get_context
@@ -19,11 +20,12 @@ from tqdm import tqdm
 from . import engine
 from .data import data_folder, load
 from .engine import State
+from .errors import nearest
 from .hyper import hypers
 from .methods import METHODS, FedAvg, make
 from .studies import experiment
 from .studies.benchmark import PRESETS, Preset, flag_of, length, length_of, measure
-from .studies.experiment import Run, Setting
+from .studies.experiment import Run, Setting, check_writable
 from .studies.features import Space, embed, feature_space
 from .studies.tables import as_text, leaderboard, margins, table
 
@@ -89,11 +91,13 @@ def with_exit_code(function: Command) -> Command:
     """`function`, but that an error is one message and an exit code in place of a traceback."""
 
     def run_guarded(**values: Any) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other may set a handler
+            signal.signal(signal.SIGTERM, terminate)
         try:
             function(**values)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             typer.echo("\nInterrupted; the rounds finished are kept.", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
         except FloatingPointError as error:  # the run failed
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from None
@@ -102,6 +106,15 @@ def with_exit_code(function: Command) -> Command:
             raise typer.Exit(2) from None
 
     return run_guarded
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a batch system sends. It ends a run as Ctrl-C does."""
+
+
+def terminate(number: int, frame: object) -> None:
+    """The handler of SIGTERM."""
+    raise Terminated
 
 
 def parse_hypers(words: list[str]) -> dict[str, str]:
@@ -131,7 +144,13 @@ def progress_bar(total: int) -> tqdm:
 
 
 def compare_and_print(
-    setting: Setting, methods: Mapping[str, FedAvg], seeds: int, folder: Path, trials: int = 1
+    setting: Setting,
+    methods: Mapping[str, FedAvg],
+    seeds: int,
+    folder: Path,
+    trials: int = 1,
+    fixed: Sequence[str] = (),
+    budget: int | None = None,
 ) -> tuple[list[Run], dict[tuple[str, int], State | None]]:
     """All methods with seeds 0, 1, ... under a progress bar, then their table. Returns the runs, and each one's last
     state by (label, seed): None where the run was there already."""
@@ -144,7 +163,7 @@ def compare_and_print(
             bar.update(setting.rounds if state is None else 1)
             states[label, seed] = state
 
-        results = experiment.compare(setting, methods, range(seeds), folder, on_round, trials)
+        results = experiment.compare(setting, methods, range(seeds), folder, on_round, trials, fixed, budget)
     print(as_text(results))
     return results, states
 
@@ -157,9 +176,10 @@ def run(
     context: typer.Context, setting: Setting, method: str = "fedecouple", seed: int = 0, out: Path | None = None
 ) -> None:
     """Train one method; write settings, versions and each round's metrics to a JSON file."""
-    chosen = make(method, **parse_hypers(context.args))
+    chosen = make_all(method, parse_hypers(context.args))[method]
     if out is None:
-        out = Path("runs") / f"{method}-{Path(setting.dataset).stem}-{setting.partition}-{seed}.json"
+        of_setting = f"{method}-{Path(setting.dataset).stem}-{setting.partition}-{seed}"
+        out = Path("runs") / f"{of_setting}-{experiment.digest(setting, chosen, seed)}.json"
     with progress_bar(setting.rounds) as bar:
 
         def on_round(state: State) -> None:
@@ -181,11 +201,11 @@ def compare(
     out: Path = COMPARED,
 ) -> None:
     """Train several methods on the same splits: a table, CSV, curves and a dot plot. Hyper-parameters go to all that
-    know them. p is a paired t-test over seeds against the best other method."""
-    chosen = make_all(methods, parse_hypers(context.args))
-    if equal_steps:
-        chosen = {name: experiment.at_equal_steps(method, equal_steps) for name, method in chosen.items()}
-    results, _ = compare_and_print(setting, chosen, seeds, out / "runs", trials)
+    know them, and tuning (--trials) leaves them alone."""
+    given = parse_hypers(context.args)
+    chosen = make_all(methods, given)
+    check_writable(out / "table.csv")
+    results, _ = compare_and_print(setting, chosen, seeds, out / "runs", trials, tuple(given), equal_steps)
 
     from .course import plots
 
@@ -208,8 +228,17 @@ def make_all(names: str, values: Mapping[str, str]) -> dict[str, FedAvg]:
         used.update(own_values)
     for key, value in values.items():
         if key not in used:
-            raise ValueError(f"{key}={value!r} means nothing to any of methods={names!r}")
+            to_whom = f"any of methods={names!r}" if len(methods) > 1 else f"method={names!r}"
+            raise ValueError(f"{key}={value!r} means nothing to {to_whom}; {nearest(key, names_of_flags(methods))}")
     return methods
+
+
+def names_of_flags(methods: Mapping[str, FedAvg]) -> list[str]:
+    """All that may be given beside these methods: fields of Setting, their hyper-parameters, and the commands' own."""
+    of_setting = [field.name for field in fields(Setting)]
+    of_methods = [name for method in methods.values() for name in hypers(method)]
+    of_commands = ["method", "methods", "seed", "seeds", "trials", "equal_steps", "out"]
+    return list(dict.fromkeys([*of_setting, *of_methods, *of_commands]))
 
 
 @command

@@ -1,4 +1,6 @@
-"""One client's round: receive, the phases in order, upload. Pure: no argument changes.
+"""One client's round: receive, the phases in order, upload. No tensor of an argument changes.
+
+A `method` is FedAvg or one of its subclasses, `Tensors` a dictionary name -> tensor.
 
 `run_phases` is the only loop over phases in the library. What it does not know, how to run, derive and train, it asks
 of a `Trainer`: `OneClient` here, a stack of clients in `stacked`, and one that only notes gradients in
@@ -14,9 +16,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .augment import crop_flip
 from .methods import FedAvg
 from .models import DecoupledNet
-from .phases import Derive, Phases, Train
+from .phases import Derive, Loss, Phases, Train
 from .tensors import EXTRACTOR, Tensors, pick
 
 CHUNK = 1000  # images in a forward pass without gradients: bounds the memory
@@ -24,18 +27,23 @@ CHUNK = 1000  # images in a forward pass without gradients: bounds the memory
 
 @dataclass(frozen=True)
 class LocalData:
-    """What one client trains on: images x (n, *in_shape), labels y (n,), and batches(epochs), one index (B,) a step, on
-    the CPU; check() is called before each step and may raise to give up."""
+    """What one client trains on.
+
+    x: images (n, *in_shape). y: labels (n,). batches(epochs): one index (B,) a step, on the CPU; a generator behind it
+    moves on, so that each phase sees other batches. check(): called before each step, may raise to give up.
+    draw_views(B): the random views of the next batch's images (see `augment`); None trains on the images as they are.
+    """
 
     x: Tensor
     y: Tensor
     batches: Callable[[int], Iterable[Tensor]]
     check: Callable[[], None] = lambda: None
+    draw_views: Callable[[int], Tensor] | None = None
 
 
 class ClientResult(NamedTuple):
-    """What a round left with one client: its tensors, its upload, the last training phase's mean loss (a scalar), and
-    the number of gradient steps taken."""
+    """What a round left with one client: its tensors, its upload, the last training phase's loss (a scalar, the mean
+    over its gradient steps), and the number of gradient steps taken."""
 
     client: Tensors
     upload: Tensors
@@ -66,8 +74,11 @@ def client_round(
 
 
 class Trained(NamedTuple):
-    """What training left: tensors by name, the mean loss, and the number of gradient steps; for a stack of K clients
-    each has a leading dimension K, for one client loss () and steps () are scalars."""
+    """What training left. Of one phase: the tensors that moved; of all phases (`run_phases`): all of the client's.
+
+    loss: the mean over gradient steps, of the last training phase. steps: their number, of all phases. For a stack of K
+    clients everything has a leading dimension K; for one client loss and steps are scalars ().
+    """
 
     tensors: Tensors
     loss: Tensor
@@ -137,7 +148,7 @@ class OneClient:
         return forward(self.net.features, client, self.images)
 
     def derive(self, phase: Derive, client: Tensors, inputs: Tensor) -> Tensors:
-        every_image = torch.ones_like(self.data.y, dtype=inputs.dtype)  # nothing is padding
+        every_image = torch.ones_like(self.data.y, dtype=inputs.dtype)  # padding there is only in a stack
         return phase.compute(self.net, inputs, self.data.y, every_image)
 
     def train(self, phase: Train, client: Tensors, inputs: Tensor) -> Trained:
@@ -155,10 +166,11 @@ def sgd(
 ) -> Trained:
     """SGD with momentum and weight decay on what `phase` trains, one step for each batch and each of its losses.
 
-    inputs: all images (n, ...) or their features (n, d).
+    inputs: all images (n, ...) or their features (n, d). Raises ValueError where a loss is not one value per image, or
+    does not depend on what is trained.
     """
     trained = {}
-    for name, tensor in pick(client, *phase.prefixes).items():
+    for name, tensor in trainable(net, client, phase.prefixes).items():
         trained[name] = tensor.clone().requires_grad_()
     client = {**client, **trained}  # the losses see the weights move: they are updated in place
     weights = list(trained.values())
@@ -167,20 +179,42 @@ def sgd(
 
     total_loss = inputs.new_zeros(())
     steps = 0
-    for index in data.batches(phase.epochs):
+    for index in data.batches(phase.epochs) if trained else ():
         data.check()
         at = index.to(inputs.device, non_blocking=True)
         x = inputs[at]  # (B, ...)
         y = data.y[at]  # (B,)
+        if data.draw_views is not None and not phase.on_features:
+            x = crop_flip(x, data.draw_views(len(index)).to(x.device))
         for loss_of in phase.losses:
-            loss = loss_of(net, client, download, x, y).mean()
-            gradients = torch.autograd.grad(loss, weights)
+            losses = loss_of(net, client, download, x, y)  # (B,)
+            check_losses(method, loss_of, losses, len(y))
+            loss = losses.mean()
+            # A tensor that this loss does not use has a gradient of zero, as it has in a stack.
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
             momentum_step(weights, velocities, gradients, lr, method.momentum, method.weight_decay)
             total_loss = total_loss + loss.detach()
             steps += 1
 
     moved = {name: weight.detach() for name, weight in trained.items()}
     return Trained(moved, total_loss / max(1, steps), torch.tensor(steps))
+
+
+def trainable(net: DecoupledNet, client: Tensors, prefixes: tuple[str, ...]) -> Tensors:
+    """The tensors under `prefixes`, without those that the net's maker has frozen."""
+    return {name: tensor for name, tensor in pick(client, *prefixes).items() if not net.is_frozen(name)}
+
+
+def check_losses(method: FedAvg, loss_of: Loss, losses: Tensor, images: int) -> None:
+    """Raise ValueError, naming method and hook, unless `losses` is one loss for each image and can be descended."""
+    hook = f"{type(method).__name__}.{getattr(loss_of, '__name__', 'loss')}"
+    if tuple(losses.shape) != (images,):
+        raise ValueError(
+            f"{hook} gave losses of shape {tuple(losses.shape)} for a batch of {images} images; wanted is one loss for "
+            f"each image, ({images},)"
+        )
+    if not losses.requires_grad:
+        raise ValueError(f"{hook} does not depend on any tensor that its phase trains; there is nothing to descend")
 
 
 @torch.no_grad()

@@ -7,10 +7,12 @@ images are pooled, and divided again client by client: so a client's training an
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
     "cifar100": ("CIFAR100", {}),
 }
 DATASETS = ("digits", *TORCHVISION)
+# name -> where torchvision keeps its files, in the data folder
+FOLDERS = {
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "emnist": "EMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Dataset:
     """Images x (N, C, H, W), uint8 or float, and labels y (N,) int64, on one device; classes: names, index = label.
 
     mean, std: (C, 1, 1) in pixel units, from the training images. uint8 stays uint8 until `images` takes some.
+    own_test: how many images, the last ones, are the set's own test part.
     """
 
     name: str
@@ -44,6 +55,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    own_test: int = 0
 
     def images(self, index: Tensor) -> Tensor:
         """The images at `index` (B,), normalised, (B, C, H, W) in mean's dtype."""
@@ -54,7 +66,17 @@ class Dataset:
         """The same data on `device`; `images` will come as `dtype`."""
         mean = self.mean.to(device, dtype)
         std = self.std.to(device, dtype)
-        return replace(self, x=self.x.to(device), y=self.y.to(device), mean=mean, std=std)
+        moved = replace(self, x=self.x.to(device), y=self.y.to(device), mean=mean, std=std)
+        moved.__dict__["digest"] = self.digest  # the same content: read once, not once per device
+        return moved
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for the content: images, labels and class names."""
+        content = hashlib.blake2b(repr((self.classes, tuple(self.x.shape), str(self.x.dtype))).encode(), digest_size=8)
+        for array in (self.x, self.y):
+            content.update(array.cpu().contiguous().numpy().data)
+        return content.hexdigest()
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -90,15 +112,20 @@ def from_arrays(
     mean = torch.from_numpy(x.mean(over_pixels, dtype=np.float64)).float()[:, None, None]
     std = torch.from_numpy(x.std(over_pixels, dtype=np.float64)).float()[:, None, None]
     std = torch.where(std > 0, std, 1.0)  # a constant channel carries nothing: do not divide by 0
-    return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), names, mean, std)
+    return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), names, mean, std, own_test=len(more_y))
 
 
 def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images as (n, C, H, W), uint8 or float32, and labels as int64, or ValueError. part: "train" or "test"."""
-    if y.ndim != 1 or len(x) != len(y):
+    if y.ndim != 1 or x.ndim == 0 or len(x) != len(y):
         raise ValueError(f"x_{part} {x.shape} and y_{part} {y.shape} must hold one label for each image")
-    if not np.issubdtype(y.dtype, np.integer) or (len(y) and y.min() < 0):
-        raise ValueError(f"y_{part} ({y.dtype}, least {y.min()}) must be whole numbers >= 0")
+    if not len(y):
+        y = y.astype(np.int64) if y.dtype.kind in "iufb" else np.zeros(0, np.int64)
+    if not np.issubdtype(y.dtype, np.integer):
+        numbers = "; give each class a number and put the names in classes" if y.dtype.kind in "USO" else ""
+        raise ValueError(f"y_{part} ({y.dtype}) must be whole numbers >= 0{numbers}")
+    if len(y) and y.min() < 0:
+        raise ValueError(f"y_{part} (least {y.min()}) must be whole numbers >= 0")
     if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all()):
         raise ValueError(f"x_{part} ({x.dtype}) must be uint8, or float without NaN or infinite pixels")
     if x.ndim == 3:
@@ -112,10 +139,26 @@ def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def data_folder() -> Path:
-    """FEDECOUPLE_DATA, else `data/` of a source checkout, else `data/` here."""
+    """FEDECOUPLE_DATA (~ is the home folder), else `data/` of a source checkout, else `data/` here."""
+    given = os.environ.get("FEDECOUPLE_DATA")
+    if given:
+        return Path(given).expanduser()
     checkout = Path(__file__).resolve().parents[1]
     here = checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
-    return Path(os.environ.get("FEDECOUPLE_DATA") or here / "data")
+    return here / "data"
+
+
+def files_of(name: str) -> tuple[tuple[str, int, int], ...]:
+    """The files that `load(name)` would read now: path, time of the last change (ns), bytes. None for the digits."""
+    if name.endswith(".npz"):
+        paths = [Path(name).expanduser()]
+    elif name in TORCHVISION:
+        kept = data_folder() / f"{name}.npz"
+        paths = [kept] if kept.exists() else sorted((data_folder() / FOLDERS[name]).rglob("*"))
+    else:
+        paths = []
+    files = [path for path in paths if path.is_file()]
+    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 
 def load(name: str) -> Dataset:
@@ -131,7 +174,7 @@ def load(name: str) -> Dataset:
     if name == "digits":
         return _load_digits()
     if name.endswith(".npz"):
-        return _load_npz(Path(name))
+        return _load_npz(Path(name).expanduser())
     if name not in TORCHVISION:
         raise ValueError(f"dataset={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
     kept = data_folder() / f"{name}.npz"
@@ -167,6 +210,7 @@ def _load_torchvision(name: str, folder: Path) -> Dataset:
     make = partial(getattr(datasets, kind), str(folder), **options)
     images, labels = [], []
     for train in (True, False):
+        check_idx_files(name, folder / FOLDERS[name])
         try:
             part = make(train=train, download=False)
         except (RuntimeError, OSError):
@@ -177,6 +221,23 @@ def _load_torchvision(name: str, folder: Path) -> Dataset:
         images.append(pixels)
         labels.append(np.asarray(part.targets))
     return from_arrays(name, images[0], labels[0], images[1], labels[1], part.classes)
+
+
+def check_idx_files(name: str, folder: Path) -> None:
+    """Raise ValueError naming the first of the MNIST family's files that is there but damaged: torchvision would
+    neither read it nor fetch it again."""
+    for path in sorted(folder.glob("*-ubyte")):
+        content = path.stat().st_size
+        with open(path, "rb") as file:
+            header = file.read(16)
+        dimensions = header[3] if len(header) >= 4 else 0
+        sizes = [int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(1, dimensions + 1)]
+        expected = 4 + 4 * dimensions + prod(sizes)
+        if dimensions == 0 or content != expected:
+            raise ValueError(
+                f"dataset={name!r}: the file {str(path)!r} is damaged ({content} bytes): delete it and fetch again, "
+                f"python -m fedecouple_lite fetch {name}"
+            )
 
 
 def _download(name: str, folder: Path, download: Callable[[], Any]) -> Any:

@@ -14,43 +14,70 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .augment import AUGMENTATIONS
 from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, run_phases
 from .data import Dataset
-from .errors import nearest
+from .errors import is_number, is_whole_number, nearest, require
 from .methods import FedAvg
 from .metrics import over_clients
 from .models import DecoupledNet
 from .partition import Federation
-from .stacked import stack_rounds
+from .stacked import CannotStack, stack_rounds
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, nbytes
 
-COHORT, TRAIN, PREDICT = 1, 2, 3  # what a stream of random numbers is for; 0 is the split's
+COHORT, TRAIN, PREDICT, AUGMENT = 1, 2, 3, 4  # what a stream of random numbers is for; 0 is the split's
 BACKENDS = ("auto", "loop", "threads", "vmap")
 # Clients trained at once by "vmap", by device; fixed, so that results do not depend on the number of cores.
 MAX_STACK = {"cpu": 10, "cuda": 128}
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a State belongs to: the method's class, and digests of the net's structure and of the federation."""
+
+    method: str
+    net: str
+    federation: str
+
+    @classmethod
+    def of(cls, method: FedAvg, net: DecoupledNet, federation: Federation) -> Origin:
+        kind = type(method)
+        return cls(f"{kind.__module__}.{kind.__qualname__}", net.structure, federation.digest)
+
+
 @dataclass(frozen=True, eq=False)
 class State:
-    """A federated run after `round` rounds: all its tensors, and a record of metrics for each evaluated round."""
+    """A federated run after `round` rounds: all its tensors, and a record for each evaluated round.
+
+    A record is a dictionary: round; of this round's training loss (mean over clients), steps (gradient steps of all
+    clients), upload_bytes and download_bytes (of one client, on average) and seconds; and the accuracies that
+    `evaluate` explains. Between evaluations the last record is an earlier round's, or there is none yet.
+
+    joined: the clients that have taken part in a round. origin: what the state belongs to; None where that is not
+    known, as with a state made by hand, and then it is not checked.
+    """
 
     round: int
     server: Tensors
     clients: tuple[Tensors, ...]
     records: tuple[dict[str, Any], ...] = ()
+    joined: frozenset[int] = frozenset()
+    origin: Origin | None = None
 
 
 def start(method: FedAvg, net: DecoupledNet, federation: Federation, seed: int = 0) -> State:
     """The state before the first round: the same weights for the server and all clients."""
-    weights = net.init(seed, federation.data.mean.dtype, federation.data.y.device)
+    data = federation.data
+    weights = net.init(seed, data.mean.dtype, data.y.device)  # images come in the mean's dtype
     client = method.init(weights)
-    return State(0, method.init_server(weights), (client,) * len(federation))
+    origin = Origin.of(method, net, federation)
+    return State(0, method.init_server(weights), (client,) * len(federation), origin=origin)
 
 
 def rounds(
@@ -63,13 +90,21 @@ def rounds(
     participation: float = 1.0,
     backend: str = "auto",
     eval_every: int = 1,
+    augment: str | None = None,
     state: State | None = None,
 ) -> Iterator[State]:
     """Train until `rounds` rounds are done in all, yielding the State after each; `state` is where to go on.
 
+    Nothing is yielded where `state` has so many rounds already. To go on as if there had been no break, give the same
+    arguments again. Like every generator it begins, and raises its errors, at the first `next`.
+
     participation: in (0, 1], the share of clients drawn for each round's cohort, at least one. eval_every: rounds
-    between evaluations; the last round always has one. Raises ValueError for an argument outside its range,
-    FloatingPointError where a client's loss is not finite.
+    between evaluations; the last round always has one. augment: "crop_flip" trains on colour images shifted by up to
+    four pixels and flipped at random. backend: "auto" is "vmap" or "threads", and falls back to threads where "vmap"
+    cannot compute the same. A client without training images keeps what it has and uploads nothing.
+
+    Raises ValueError for an argument outside its range or a `state` of another method, net or federation;
+    FloatingPointError where a client's loss or weights are not finite.
 
     Examples
     --------
@@ -85,23 +120,24 @@ def rounds(
     >>> later.round
     3
     """
-    check_arguments(net, federation, rounds, participation, eval_every)
-    backend, workers = backend_for(backend, federation.data)
+    check_arguments(net, federation, rounds, seed, participation, eval_every, augment)
+    check_origin(state, method, net, federation)
+    rounds, seed = int(rounds), int(seed)  # where NumPy's were given
+    backends: Sequence[str] = backends_for(backend, federation.data)
     if state is None:
         state = start(method, net, federation, seed)
-    pool = Pool(net, workers)
+    pool = Pool(net, threads_for(backends, federation.data))
     try:
         while state.round < rounds:
             began = perf_counter()
             t = state.round + 1
-            cohort = draw_cohort(len(federation), participation, seed, t)
-            results = train_cohort(method, federation, state, cohort, seed, backend, pool)
+            cohort = draw_cohort(federation, participation, seed, t)
+            results, backends = train_cohort(method, federation, state, cohort, seed, backends, augment, pool)
             check_finite(method, results, t)
-            server = aggregate(method, federation, state.server, results)
-            clients = tuple(results[k].client if k in results else state.clients[k] for k in range(len(federation)))
-            state = State(t, server, clients, state.records)
+            server = aggregate(method, net, federation, state.server, results)
+            state = next_state(state, server, results)
             if t % eval_every == 0 or t == rounds:
-                costs = cost_of_round(method, server, results) | {"seconds": perf_counter() - began}
+                costs = cost_of_round(method, server, results) | {"seconds": perf_counter() - began}  # of training
                 record = {"round": t} | costs | evaluate(method, federation, state, seed, pool)
                 state = replace(state, records=(*state.records, record))
             yield state
@@ -113,25 +149,48 @@ def check_arguments(
     net: DecoupledNet,
     federation: Federation,
     rounds: int,
+    seed: int,
     participation: float,
     eval_every: int,
+    augment: str | None,
 ) -> None:
-    """Raise ValueError, naming the argument, where `rounds` cannot run with it."""
+    """Raise ValueError, naming the argument, where the function `rounds` cannot run with it."""
     data = federation.data
-    if rounds < 1 or eval_every < 1:
-        raise ValueError(f"rounds={rounds} (in all) and eval_every={eval_every} must be at least 1")
-    if not 0 < participation <= 1:
-        raise ValueError(f"participation={participation} must be above 0 and at most 1")
+    for name, value, least in (("rounds", rounds, 1), ("eval_every", eval_every, 1), ("seed", seed, 0)):
+        in_all = " (in all)" if name == "rounds" else ""
+        require(is_whole_number(value) and value >= least, name, value, f"a whole number >= {least}{in_all}")
+    good_share = is_number(participation) and 0 < participation <= 1
+    require(good_share, "participation", participation, "above 0 and at most 1")
     if net.in_shape != data.in_shape or net.classes < len(data.classes):
         wanted = f"{data.in_shape} and {len(data.classes)} classes"
         raise ValueError(f"net takes images {net.in_shape} and {net.classes} classes; data={data.name!r} has {wanted}")
+    if augment is not None:
+        require(augment in AUGMENTATIONS, "augment", augment, f"one of {', '.join(AUGMENTATIONS)}, or None")
+        require(data.in_shape[0] == 3, "augment", augment, f"None for images of shape {data.in_shape}: not in colour")
 
 
-def draw_cohort(clients: int, participation: float, seed: int, t: int) -> list[int]:
-    """The clients that take part in round t, in order: a share of them, at least one, drawn anew in every round."""
+def check_origin(state: State | None, method: FedAvg, net: DecoupledNet, federation: Federation) -> None:
+    """Raise ValueError where `state` belongs to another method, net or federation. Hyper-parameters may change."""
+    if state is None:
+        return
+    if len(state.clients) != len(federation):
+        raise ValueError(f"state has {len(state.clients)} clients; federation has {len(federation)}")
+    if state.origin is None:
+        return
+    here = Origin.of(method, net, federation)
+    for name in ("method", "net", "federation"):
+        before, now = getattr(state.origin, name), getattr(here, name)
+        if before != now:
+            raise ValueError(f"state belongs to another {name} ({before}, not {now}): start anew, with state=None")
+
+
+def draw_cohort(federation: Federation, participation: float, seed: int, t: int) -> list[int]:
+    """The clients that take part in round t, in order: a share of them, at least one, drawn anew in every round. Of
+    these, the ones without training images do not take part."""
+    clients = len(federation)
     size = max(1, round(participation * clients))
     order = np.random.default_rng([seed, COHORT, t]).permutation(clients)
-    return sorted(order[:size].tolist())
+    return sorted(k for k in order[:size].tolist() if len(federation.train[k]))
 
 
 def train_cohort(
@@ -140,17 +199,29 @@ def train_cohort(
     state: State,
     cohort: Sequence[int],
     seed: int,
-    backend: str,
+    backends: Sequence[str],
+    augment: str | None,
     pool: Pool,
-) -> dict[int, ClientResult]:
-    """One round of every client of the cohort: its result by client number, in order."""
+) -> tuple[dict[int, ClientResult], Sequence[str]]:
+    """One round of every client of the cohort: its result by client number, in order; and the backends to go on with.
+
+    backends: those to try, the best first; one that cannot compute this method and net leaves it to the next.
+    """
+    backend, *others = backends
     most = MAX_STACK.get(federation.data.y.device.type, 1) if backend == "vmap" else 1
     stacks = stacks_of(federation, cohort, most)
-    task = partial(train_stack, method, federation, state, seed, pool.stop)
+    task = partial(train_stack, method, federation, state, seed, augment, pool.stop)
+    try:
+        parts = pool.map(task, stacks)
+    except CannotStack:
+        if not others:
+            raise
+        pool.reopen()
+        return train_cohort(method, federation, state, cohort, seed, others, augment, pool)
     results = {}
-    for part in pool.map(task, stacks):
+    for part in parts:
         results.update(part)
-    return dict(sorted(results.items()))
+    return dict(sorted(results.items())), backends
 
 
 def train_stack(
@@ -158,15 +229,16 @@ def train_stack(
     federation: Federation,
     state: State,
     seed: int,
+    augment: str | None,
     stop: threading.Event,
     net: DecoupledNet,
     stack: Sequence[int],
 ) -> dict[int, ClientResult]:
     """The round of the clients numbered in `stack`: of one client by itself, of several at once."""
     key = [seed, TRAIN, state.round + 1]
-    data = [local_data(federation, method, k, key, stop) for k in stack]
-    clients = [state.clients[k] for k in stack]
+    data = [local_data(federation, method, k, key, stop, augment) for k in stack]
     downloads = [method.send(state.server, k) for k in stack]
+    clients = [client_of(method, state, k, download) for k, download in zip(stack, downloads, strict=True)]
     if len(stack) == 1:
         results = [client_round(method, net, clients[0], downloads[0], data[0])]
     else:
@@ -181,64 +253,110 @@ def stacks_of(federation: Federation, cohort: Sequence[int], most: int) -> list[
     return [largest_first[i::number] for i in range(number)]
 
 
-def check_finite(method: FedAvg, results: Mapping[int, ClientResult], t: int) -> None:
-    """Raise FloatingPointError naming the first client whose loss is NaN or infinite."""
+def client_of(method: FedAvg, state: State, k: int, download: Tensors) -> Tensors:
+    """Client k's tensors: those that it kept, or those that it would start with now if it has never taken part."""
+    client = state.clients[k]
+    return client if k in state.joined else method.join(client, download)
+
+
+def next_state(state: State, server: Tensors, results: Mapping[int, ClientResult]) -> State:
+    """The state after a round: the cohort's new tensors, everybody else's as they were."""
+    clients = list(state.clients)
     for k, result in results.items():
+        clients[k] = result.client
+    return replace(
+        state, round=state.round + 1, server=server, clients=tuple(clients), joined=state.joined | results.keys()
+    )
+
+
+def check_finite(method: FedAvg, results: Mapping[int, ClientResult], t: int) -> None:
+    """Raise FloatingPointError naming the first client whose loss, or one of whose tensors, is NaN or infinite."""
+    for k, result in results.items():
+        where = f"{type(method).__name__}, client {k}, round {t}"
+        advice = f"try an lr below {method.lr}"
         loss = float(result.loss)
         if not np.isfinite(loss):
-            where = f"{type(method).__name__}, client {k}, round {t}"
-            raise FloatingPointError(f"{where}: the loss is {loss}; try an lr below {method.lr}")
+            raise FloatingPointError(f"{where}: the loss is {loss}; {advice}")
+        name = first_not_finite({**result.client, **result.upload})
+        if name is not None:
+            raise FloatingPointError(f"{where}: {name} is no longer finite; {advice}")
+
+
+def first_not_finite(tensors: Tensors) -> str | None:
+    """The name of the first tensor that holds NaN or an infinite number, if there is one."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
 
 
 def aggregate(
     method: FedAvg,
+    net: DecoupledNet,
     federation: Federation,
     server: Tensors,
     results: Mapping[int, ClientResult],
 ) -> Tensors:
-    """The server's next tensors, by the method's own rule."""
+    """The server's next tensors, by the method's own rule; as they were where nobody took part."""
+    if not results:
+        return server
     uploads = {k: result.upload for k, result in results.items()}
     sizes = {k: len(federation.train[k]) for k in results}
-    return method.aggregate(server, uploads, sizes)
+    new = method.aggregate(server, uploads, sizes)
+    # A mean of equal values may differ from them in the last bit; frozen weights do not move.
+    unmoved = {name: server[name] for name in new if net.is_frozen(name) and name in server}
+    return {**new, **unmoved}
 
 
-def cost_of_round(
-    method: FedAvg,
-    server: Tensors,
-    results: Mapping[int, ClientResult],
-) -> dict[str, Any]:
-    """What a record says of a round's training: the mean loss over clients, the gradient steps of all of them, and the
-    bytes that one of them, on average, sends and receives."""
+def cost_of_round(method: FedAvg, server: Tensors, results: Mapping[int, ClientResult]) -> dict[str, Any]:
+    """What a record says of a round's training: the mean loss over clients (NaN where nobody took part), the gradient
+    steps of all of them, and the bytes that one of them, on average, sends and then gets from the new server."""
     losses = [float(result.loss) for result in results.values()]
     uploads = [nbytes(result.upload) for result in results.values()]
     downloads = [nbytes(method.send(server, k)) for k in results]
     return {
-        "loss": float(np.mean(losses)),
+        "loss": float(np.mean(losses)) if losses else float("nan"),
         "steps": sum(result.steps for result in results.values()),
-        "upload_bytes": int(np.mean(uploads)),
-        "download_bytes": int(np.mean(downloads)),
+        "upload_bytes": int(np.mean(uploads)) if uploads else 0,
+        "download_bytes": int(np.mean(downloads)) if downloads else 0,
     }
 
 
-def evaluate(
-    method: FedAvg,
-    federation: Federation,
-    state: State,
-    seed: int,
-    pool: Pool,
-) -> dict[str, Any]:
-    """Personal accuracy: every client's own model on its own test images (one that has not yet taken part has its
-    starting weights). Global accuracy: the server's model on all test images; NaN where it holds no whole model."""
+def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, pool: Pool) -> dict[str, Any]:
+    """Accuracies after a round, by each client's own test images and, for the server's model, by all test images.
+
+    personal: the model that a client has after its last local training. personal_received: what it would receive now,
+    the server's current part beside the part of its own that it kept, before training. A method that fine-tunes only to
+    predict does so from what is received, and has one figure for both. newcomers: how many clients have never taken
+    part; such a client predicts with what the server would send it now. predict_steps: the gradient steps of all
+    clients that were taken only to predict. global: NaN where the server holds no whole model.
+    """
     task = partial(evaluate_client, method, federation, state, seed, pool.stop)
     hits = pool.map(task, range(len(federation)))
     sizes = [len(index) for index in federation.test]
-    accuracies = []
-    for (right, _), size in zip(hits, sizes, strict=True):
-        accuracies.append(right / size if size else float("nan"))
+    accuracies = [of.trained / size if size else float("nan") for of, size in zip(hits, sizes, strict=True)]
+    received = [of.received / size if size else float("nan") for of, size in zip(hits, sizes, strict=True)]
     of_server = float("nan")
     if sum(sizes) > 0 and has_model(state.server):
-        of_server = sum(right for _, right in hits) / sum(sizes)
-    return {**over_clients(accuracies), "global": of_server, "accuracies": accuracies}
+        of_server = sum(of.server for of in hits) / sum(sizes)
+    return {
+        **over_clients(accuracies),
+        "personal_received": over_clients(received)["personal"],
+        "global": of_server,
+        "newcomers": len(federation) - len(state.joined),
+        "predict_steps": sum(of.steps for of in hits),
+        "accuracies": accuracies,
+    }
+
+
+class Hits(NamedTuple):
+    """How many of a client's test images are right: by its model after local training, by what it would receive now,
+    by the server's model; and the gradient steps taken only to predict."""
+
+    trained: int
+    received: int
+    server: int
+    steps: int
 
 
 def evaluate_client(
@@ -249,25 +367,38 @@ def evaluate_client(
     stop: threading.Event,
     net: DecoupledNet,
     k: int,
-) -> tuple[int, int]:
-    """How many of client k's test images its own model, and the server's, get right."""
-    client = state.clients[k]
+) -> Hits:
+    """Client k's test images under the three models."""
     download = method.send(state.server, k)
+    kept = client_of(method, state, k, download)
+    received = method.receive(kept, download)
+    trained = kept if k in state.joined else received
+    steps = 0
     phases = method.personalise()
     if phases:
         data = local_data(federation, method, k, [seed, PREDICT, state.round], stop)
-        client = run_phases(phases, client, OneClient(method, net, download, data)).tensors
+        tuned = run_phases(phases, received, OneClient(method, net, download, data))
+        steps = int(tuned.steps)
+        trained = received = tuned.tensors
+        name = first_not_finite(tuned.tensors)
+        if name is not None:
+            where = f"{type(method).__name__}, client {k}, after round {state.round}"
+            raise FloatingPointError(f"{where}: fine-tuning to predict, {name} is no longer finite; try a smaller step")
 
-    device = federation.data.y.device
-    right_of_client = torch.zeros((), dtype=torch.int64, device=device)
-    right_of_server = torch.zeros((), dtype=torch.int64, device=device)
-    with torch.no_grad():
-        for index in federation.test[k].split(CHUNK):
-            x, y = images_of(federation, index)
-            right_of_client += (method.predict(net, client, download, x).argmax(1) == y).sum()
-            if has_model(state.server):
-                right_of_server += (net.logits(state.server, x).argmax(1) == y).sum()
-    return int(right_of_client), int(right_of_server)
+    def hits(predict: Callable[[Tensor], Tensor]) -> int:
+        right = torch.zeros((), dtype=torch.int64, device=federation.data.y.device)
+        with torch.no_grad():
+            for index in federation.test[k].split(CHUNK):
+                x, y = images_of(federation, index)
+                right += (predict(x).argmax(1) == y).sum()
+        return int(right)
+
+    of_trained = hits(lambda x: method.predict(net, trained, download, x))
+    of_received = of_trained
+    if received is not trained:
+        of_received = hits(lambda x: method.predict(net, received, download, x))
+    of_server = hits(lambda x: net.logits(state.server, x)) if has_model(state.server) else 0
+    return Hits(of_trained, of_received, of_server, steps)
 
 
 def has_model(tensors: Tensors) -> bool:
@@ -279,7 +410,7 @@ def images_of(federation: Federation, index: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised images and labels at `index`; larger images channels last, measured 1.4 times faster on 2 cores."""
     x = federation.data.images(index)
     if x.shape[-1] >= 28:
-        # `to`, not `contiguous`: that leaves the strides of a single grey channel as they are.
+        # `to`, not `contiguous`, which leaves the strides of a single grey channel as they are.
         x = x.to(memory_format=torch.channels_last)
     return x, federation.data.y[index]
 
@@ -290,6 +421,7 @@ def local_data(
     k: int,
     key: Sequence[int],
     stop: threading.Event,
+    augment: str | None = None,
 ) -> LocalData:
     """Client k's training images, and batches drawn from the generator keyed by (*key, k)."""
     x, y = images_of(federation, federation.train[k])
@@ -304,34 +436,51 @@ def local_data(
         if stop.is_set():
             raise Stopped
 
-    return LocalData(x, y, batches, check)
+    draw_views = None
+    if augment is not None:
+        of_views = np.random.default_rng([*key, k, AUGMENT])
+        draw_views = partial(AUGMENTATIONS[augment], of_views)
+    return LocalData(x, y, batches, check, draw_views)
 
 
-def backend_for(backend: str, data: Dataset) -> tuple[str, int]:
-    """The backend that "auto" means for these images and this device, and its number of threads.
+def backends_for(backend: str, data: Dataset) -> tuple[str, ...]:
+    """The backends to try for these images and this device, the best first; one, unless `backend` is "auto".
 
     Measured (data/results/speed): on a CPU small images train fastest in stacks, larger ones client by client on a
     thread per core; a GPU is kept busy by one thread with a large stack.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; {nearest(backend, BACKENDS)}")
+        raise ValueError(f"backend={backend!r} is unknown; {nearest(str(backend), BACKENDS)}")
+    if backend != "auto":
+        return (backend,)
     on_cpu = data.y.device.type == "cpu"
     large = data.in_shape[-1] >= 28
-    if backend == "auto":
-        backend = "threads" if on_cpu and large else "vmap"
-    one_thread = backend == "loop" or not on_cpu
-    return backend, 1 if one_thread else os.cpu_count() or 1
+    return ("threads",) if on_cpu and large else ("vmap", "threads")
+
+
+def threads_for(backends: Sequence[str], data: Dataset) -> int:
+    """A thread per core; one where clients go in turn, or where a GPU does the work."""
+    one_thread = backends[0] == "loop" or data.y.device.type != "cpu"
+    return 1 if one_thread else os.cpu_count() or 1
 
 
 class Pool:
-    """Tasks, one per client or stack, on `workers` threads. Each has one intra-op thread, so that results do not depend
-    on the number of cores, and a net of its own: `functional_call` puts weights into the module while it runs."""
+    """Tasks, one per client or stack, on `workers` threads.
+
+    PyTorch uses a single core inside each of these threads, so that results do not depend on the number of cores. Each
+    has a net of its own: while a net computes, `functional_call` has one client's weights in its modules.
+    """
 
     def __init__(self, net: DecoupledNet, workers: int):
         self.net = net
+        self.workers = workers
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Begin, or begin again after an error has closed the pool."""
         self.local = threading.local()
         self.stop = threading.Event()
-        self.executor = ThreadPoolExecutor(workers, "client", self._prepare)
+        self.executor = ThreadPoolExecutor(self.workers, "client", self._prepare)
 
     def _prepare(self) -> None:
         torch.set_num_threads(1)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 
 def require(good: bool, name: str, value: Any, allowed: str) -> None:
     """Raise ValueError where `good` is false: "name=value must be allowed".
@@ -32,3 +34,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     alike = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.4)
     hint = f"did you mean {alike[0]!r}? " if alike else ""
     return f"{hint}choose from {', '.join(names)}"
+
+
+def is_number(value: Any) -> bool:
+    """A real number, Python's or NumPy's, and not a truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def is_whole_number(value: Any) -> bool:
+    """A whole number, Python's or NumPy's, and not a truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -6,6 +6,8 @@ from dataclasses import Field, field, fields
 from math import inf, isfinite
 from typing import Any
 
+import numpy as np
+
 
 def hyper(
     default: Any,
@@ -17,8 +19,9 @@ def hyper(
 ) -> Any:
     """A dataclass field for a hyper-parameter.
 
-    meaning: one line for people. low, high: its range, both ends allowed; a default that is an int makes it a whole
-    number. choices: for a word, the words allowed. tries: the values that tuning draws from; none leaves it alone.
+    default: an int makes it a whole number; None makes it a number that may be left out, and `meaning` says what then
+    holds. meaning: one line for people. low, high: its range, both ends allowed. choices: for a word, the words
+    allowed. tries: the values that tuning draws from; none leaves it alone.
 
     Examples
     --------
@@ -45,22 +48,38 @@ def allowed(f: Field) -> str:
         return "one of " + ", ".join(choices)
     kind = "a whole number" if isinstance(f.default, int) else "a number"
     upper = "" if high == inf else f" and <= {high}"
-    return f"{kind} >= {low}{upper}"
+    left_out = ", or none" if f.default is None else ""
+    return f"{kind} >= {low}{upper}{left_out}"
 
 
 def is_allowed(f: Field, value: Any) -> bool:
     """Whether `value` may stand in field `f`: one of its choices, or a finite number of its kind in its range."""
     if f.metadata["choices"]:
-        return value in f.metadata["choices"]
+        return isinstance(value, str) and value in f.metadata["choices"]
+    if value is None:
+        return f.default is None
     kinds = int if isinstance(f.default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         return False
     return isfinite(value) and f.metadata["low"] <= value <= f.metadata["high"]
 
 
+def from_text(f: Field, text: str) -> Any:
+    """The value of field `f` that `text` writes; "none" leaves out what may be left out. ValueError: no number."""
+    if f.metadata["choices"]:
+        return text
+    if f.default is None and text.lower() == "none":
+        return None
+    return int(text) if isinstance(f.default, int) else float(text)
+
+
 def check_hypers(method: Any) -> None:
-    """Raise ValueError naming the first hyper-parameter outside its range, its value and the range."""
+    """Raise ValueError naming the first hyper-parameter outside its range, its value and the range. NumPy's numbers
+    become Python's."""
     for name, f in hypers(method).items():
         value = getattr(method, name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(method, name, value)  # a method is frozen once it is made; it is being made
         if not is_allowed(f, value):
             raise ValueError(f"{name}={value!r} of {type(method).__name__} must be {allowed(f)}")

@@ -6,7 +6,11 @@ The modules carry no weights that matter: every call brings its tensors, so clie
 from __future__ import annotations
 
 import copy
+import hashlib
+import inspect
+from functools import cached_property
 from math import prod, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +22,10 @@ from .tensors import CLASSIFIER, EXTRACTOR, Tensors
 class DecoupledNet:
     """An extractor, images (B, *in_shape) -> features (B, d), and a classifier, features -> logits (B, C).
 
-    Any two modules, but without BatchNorm (its running statistics are no weights: use GroupNorm) and without Dropout
-    (it draws from a global generator, so no run could be repeated). ValueError for these, or where shapes do not fit.
+    Any two modules whose output for an image is a function of that image and the weights alone. ValueError, naming the
+    layer, where it depends on the rest of the batch or on train/eval mode (BatchNorm: use GroupNorm), or differs from
+    call to call (Dropout, which draws from a global generator, so that no run could be repeated); and where shapes do
+    not fit. Parameters with requires_grad=False are frozen: they keep their values, whatever a method trains.
 
     Examples
     --------
@@ -33,28 +39,47 @@ class DecoupledNet:
     """
 
     def __init__(self, extractor: nn.Module, classifier: nn.Module, in_shape: tuple[int, ...]):
-        for module in [*extractor.modules(), *classifier.modules()]:
-            if getattr(module, "track_running_stats", False) or isinstance(module, nn.modules.dropout._DropoutNd):
-                raise ValueError(
-                    f"model holds {type(module).__name__}: use GroupNorm for BatchNorm, and leave Dropout out"
-                )
-        self._start: Tensors = {}
-        for part, module in ((EXTRACTOR, extractor), (CLASSIFIER, classifier)):
-            for name, parameter in module.named_parameters():
-                self._start[part + name] = parameter.detach().clone()
         self.extractor = copy.deepcopy(extractor)
         self.classifier = copy.deepcopy(classifier)
         self.in_shape = tuple(in_shape)
+        self._start: Tensors = {}
+        self.frozen: set[str] = set()
+        for part, module in ((EXTRACTOR, self.extractor), (CLASSIFIER, self.classifier)):
+            for name, parameter in module.named_parameters():
+                if isinstance(parameter, nn.UninitializedParameter):
+                    raise ValueError(f"model: {part}{name} has no size yet; run a lazy module once on images first")
+                self._start[part + name] = parameter.detach().clone()
+                if not parameter.requires_grad:
+                    self.frozen.add(part + name)
         try:
-            with torch.no_grad():
-                z = extractor(torch.zeros(2, *in_shape))
-                logits = classifier(z)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                z = self.extractor(torch.zeros(2, *in_shape))
+                logits = self.classifier(z)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"this net cannot take images of shape {self.in_shape}: {error}") from None
         if z.ndim != 2 or logits.ndim != 2:
             raise ValueError(f"model must give (B, d), then (B, C), not {tuple(z.shape)}, then {tuple(logits.shape)}")
         self.features_dim = z.shape[1]
         self.classes = logits.shape[1]
+        check_each_image_by_itself(self)
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether tensor `name` is a frozen parameter, also of a second set of weights, such as "personal."."""
+        return any(name.endswith(frozen) for frozen in self.frozen)
+
+    @cached_property
+    def structure(self) -> str:
+        """Sixteen hexadecimal digits that stand for what the net computes: its modules and their code, the names and
+        shapes of its weights, and the initial values that `init` keeps."""
+        content = hashlib.blake2b(repr((self.extractor, self.classifier, self.in_shape)).encode(), digest_size=8)
+        for module in (*self.extractor.modules(), *self.classifier.modules()):
+            content.update(source_of(type(module)).encode())
+        drawn = self._drawn_at_start()
+        for name, tensor in self._start.items():
+            content.update(repr((name, tuple(tensor.shape), name in self.frozen)).encode())
+            if name not in drawn:
+                content.update(tensor.cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()
 
     def features(self, tensors: Tensors, x: Tensor, prefix: str = "") -> Tensor:
         """f(theta; x), (B, d). `prefix` chooses a second set of weights, such as "personal."."""
@@ -78,16 +103,82 @@ class DecoupledNet:
         +-1/sqrt(fan_in) (PyTorch's default), drawn in float32; other parameters keep the value they had."""
         generator = torch.Generator().manual_seed(seed)  # our own, not the global one
         weights = dict(self._start)
+        for name, fan_in in self._drawn_at_start().items():
+            bound = 1 / sqrt(fan_in)
+            weights[name] = torch.empty(weights[name].shape).uniform_(-bound, bound, generator=generator)
+        return {name: weight.to(device, dtype) for name, weight in weights.items()}
+
+    def _drawn_at_start(self) -> dict[str, int]:
+        """The parameters that `init` draws, in the order in which it does, and each one's fan-in."""
+        fan_in = {}
         for part, module in ((EXTRACTOR, self.extractor), (CLASSIFIER, self.classifier)):
             for path, layer in module.named_modules(prefix=part.removesuffix(".")):
                 if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
                     continue
-                fan_in = prod(layer.weight.shape[1:])
-                bound = 1 / sqrt(fan_in)
-                for name, parameter in layer.named_parameters(recurse=False):
-                    drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-                    weights[f"{path}.{name}"] = drawn
-        return {name: weight.to(device, dtype) for name, weight in weights.items()}
+                for name, _ in layer.named_parameters(recurse=False):
+                    if f"{path}.{name}" in self._start and f"{path}.{name}" not in self.frozen:
+                        fan_in[f"{path}.{name}"] = prod(layer.weight.shape[1:])
+        return fan_in
+
+
+def source_of(kind: type) -> str:
+    """The source code of a class, where there is any, and its name."""
+    try:
+        return f"{kind.__qualname__}\n{inspect.getsource(kind)}"
+    except (OSError, TypeError):
+        return kind.__qualname__
+
+
+def check_each_image_by_itself(net: DecoupledNet) -> None:
+    """Raise ValueError naming the first layer whose output for an image depends on more than the image and the weights.
+
+    Four random images are run several times, alone and together, in training and in evaluation mode.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, *net.in_shape, generator=generator)
+    # Initial values may be zeros, which would hide what a layer does.
+    weights = {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in net.init(0).items()}
+    copied = copy.deepcopy(net)  # one for all runs: a layer may remember earlier calls
+    runs = [(images, True, "from call to call")] * 3
+    runs.append((images[:1], True, "with the other images of its batch"))
+    runs.append((images, False, "between training and evaluation mode"))
+    with torch.random.fork_rng(devices=[]):  # what layers draw leaves the global generator as it was
+        reference = outputs_by_layer(copied, weights, images, training=True)
+        outputs_of_runs = [outputs_by_layer(copied, weights, some, training) for some, training, _ in runs]
+    for outputs, (*_, what) in zip(outputs_of_runs, runs, strict=True):
+        for (layer, expected), (_, output) in zip(reference, outputs, strict=False):
+            if not alike(output, expected[: len(output)]):
+                raise ValueError(
+                    f"model: the output of {layer} for an image changes {what}; use GroupNorm for BatchNorm, and leave "
+                    "Dropout and other layers that draw at random out"
+                )
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, which depends on the size of a batch."""
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4 * scale + 1e-6)
+
+
+def outputs_by_layer(net: DecoupledNet, weights: Tensors, images: Tensor, training: bool) -> list[tuple[str, Tensor]]:
+    """(layer, its output) in the order in which layers end."""
+    outputs: list[tuple[str, Tensor]] = []
+
+    def note(layer: str, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            outputs.append((f"{layer} ({type(module).__name__})", output))
+
+    hooks = []
+    for part, whole in ((EXTRACTOR, net.extractor), (CLASSIFIER, net.classifier)):
+        whole.train(training)
+        for path, module in whole.named_modules(prefix=part.removesuffix(".")):
+            hook = module.register_forward_hook(lambda module, _, output, layer=path: note(layer, module, output))
+            hooks.append(hook)
+    with torch.no_grad():
+        net.logits(weights, images)
+    for hook in hooks:
+        hook.remove()
+    return outputs
 
 
 def _without(prefix: str, tensors: Tensors) -> Tensors:

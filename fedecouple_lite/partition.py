@@ -6,9 +6,11 @@ generator.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
-from .errors import nearest, require
+from .errors import is_number, is_whole_number, nearest, require
 
 Parts = list[np.ndarray]  # one array of image indices per client
 
@@ -32,14 +34,17 @@ class Federation:
     def __len__(self) -> int:
         return len(self.train)
 
-    def label_counts(self) -> np.ndarray:
-        """(N, C) training images by client and class."""
+    def label_counts(self, part: str = "train") -> np.ndarray:
+        """(N, C) images of the "train" or "test" part by client and class."""
+        require(part in ("train", "test"), "part", part, "train or test")
         classes = len(self.data.classes)
-        return np.stack([self.data.y[index].bincount(minlength=classes).cpu().numpy() for index in self.train])
+        indices = self.train if part == "train" else self.test
+        return np.stack([self.data.y[index].bincount(minlength=classes).cpu().numpy() for index in indices])
 
     def validation(self, share: float = 0.4) -> Federation:
         """The training images alone, divided anew: `share` of each client's, class by class, take the test images'
-        place. For choosing hyper-parameters; no test image is in it."""
+        place. For choosing hyper-parameters; no test image is in it. share: above 0 and below 1."""
+        require(0 < share < 1, "share", share, "above 0 and below 1")
         parts = [index.cpu().numpy() for index in self.train]
         train, held_out = train_test_split_by_class(self.data, parts, share)
         return Federation(self.data, train, held_out)
@@ -50,6 +55,16 @@ class Federation:
         test = tuple(index.to(device) for index in self.test)
         return Federation(self.data.to(device, dtype), train, test)
 
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for the data and for who holds what; the device does not matter."""
+        content = hashlib.blake2b(self.data.digest.encode(), digest_size=8)
+        for part in (self.train, self.test):
+            for index in part:
+                content.update(f"{len(index)};".encode())
+                content.update(index.cpu().numpy().tobytes())
+        return content.hexdigest()
+
 
 def split(
     data: Dataset,
@@ -59,14 +74,19 @@ def split(
     *,
     test_share: float = 0.5,
     per_client: int | None = None,
+    keep_test: bool = False,
     **options: float,
 ) -> Federation:
     """Divide `data` over `clients` by `partition`, then each client's images into training and test ones, class by
     class.
 
     partition: one of PARTITIONS. test_share: in [0, 1), of each client's images. per_client: >= 2, at most so many
-    images a client in all. options: the partition's own (see OPTIONS). Raises ValueError, naming argument and remedy,
+    images a client in all. keep_test: False pools the set's own training and test images and divides anew; True keeps
+    them apart: clients train on images of its training part and are tested on images of its test part, in the same
+    proportions of classes. options: the partition's own (see OPTIONS). Raises ValueError, naming argument and remedy,
     where the split cannot be made.
+
+    A client is tested on no class of which it has no training image. Partitions divide the classes that have images.
 
     Examples
     --------
@@ -82,26 +102,72 @@ def split(
     for name, value in options.items():
         known = ", ".join(OPTIONS[partition]) or "no options"
         require(name in OPTIONS[partition], name, value, f"known to partition={partition!r}, which takes: {known}")
+        require(is_number(value), name, value, "a number")
+    whole = {"clients": clients, "seed": seed} | ({} if per_client is None else {"per_client": per_client})
+    for name, value in whole.items():
+        require(is_whole_number(value), name, value, "a whole number")
     require(1 <= clients <= len(data.y), "clients", clients, f"from 1 to the number of images, {len(data.y)}")
     require(seed >= 0, "seed", seed, "a whole number >= 0")
-    require(0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
+    require(is_number(test_share) and 0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
     require(per_client is None or per_client >= 2, "per_client", per_client, "at least 2")
+    if keep_test:
+        require(data.own_test > 0, "keep_test", keep_test, f"False for data={data.name!r}, which has no test part")
 
     rng = np.random.default_rng([seed, 0])
     labels = data.y.cpu().numpy()
+    if not keep_test:
+        parts = divide(labels, clients, partition, rng, per_client, options)
+        if partition == "feature":
+            data = rotate_by_client(data, parts)
+        train, test = train_test_split_by_class(data, parts, test_share)
+        return Federation(data, train, test)
+
+    first_of_test = len(labels) - data.own_test
+    most_for_testing = None if per_client is None else round(per_client * test_share)
+    most_for_training = None if per_client is None else per_client - round(per_client * test_share)
+    parts = divide(labels[:first_of_test], clients, partition, rng, most_for_training, options)
+    test_parts = [part[:most_for_testing] for part in divide_alike(labels, parts, first_of_test, rng)]
+    if partition == "feature":
+        data = rotate_by_client(rotate_by_client(data, parts), test_parts)
+    train = tuple(torch.from_numpy(part).to(data.y.device) for part in parts)
+    test = tuple(torch.from_numpy(part).to(data.y.device) for part in test_parts)
+    return Federation(data, train, test)
+
+
+def divide(
+    y: np.ndarray,
+    clients: int,
+    partition: str,
+    rng: np.random.Generator,
+    per_client: int | None,
+    options: Mapping[str, float],
+) -> Parts:
+    """Who holds which images of labels y (n,): the partition's law, then at most `per_client` images each."""
+    require(clients <= len(y), "clients", clients, f"at most the number of images to divide, {len(y)}")
     if partition == "mixture":  # the one that can meet per_client exactly
-        parts = mixture(labels, clients, rng, per_client, **options)
+        parts = mixture(y, clients, rng, per_client, **options)
     else:
-        parts = PARTITIONS[partition](labels, clients, rng, **options)
+        parts = PARTITIONS[partition](y, clients, rng, **options)
     empty = sum(len(part) == 0 for part in parts)
     milder = "use fewer clients, or a milder skew (a larger alpha, share or classes_per_client)"
     require(not empty, "clients", clients, f"such that {partition!r} leaves nobody empty, but {empty} are: {milder}")
+    return [rng.permutation(part)[:per_client] for part in parts]
 
-    parts = [rng.permutation(part)[:per_client] for part in parts]
-    if partition == "feature":
-        data = rotate_by_client(data, parts)
-    train, test = train_test_split_by_class(data, parts, test_share)
-    return Federation(data, train, test)
+
+def divide_alike(y: np.ndarray, parts: Parts, first: int, rng: np.random.Generator) -> Parts:
+    """The images from number `first` on, each class divided in proportion to what clients hold of it in `parts`.
+
+    Images of a class that nobody holds go to nobody.
+    """
+    held = np.stack([np.bincount(y[part], minlength=y.max() + 1) for part in parts])  # (N, C)
+    pieces: list[list[np.ndarray]] = [[] for _ in parts]
+    for c in range(held.shape[1]):
+        if held[:, c].sum() == 0:
+            continue
+        of_class = rng.permutation(first + np.flatnonzero(y[first:] == c))
+        for client, piece in enumerate(split_in_proportion(of_class, held[:, c])):
+            pieces[client].append(piece)
+    return [rng.permutation(np.concatenate(of_client)) for of_client in pieces]
 
 
 def train_test_split_by_class(
@@ -109,19 +175,26 @@ def train_test_split_by_class(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Each client's training and test images, class by class.
 
-    Going through a client's images in order of class, every image adds `test_share` to a quota; the image with which
-    the quota passes a whole number is for testing. So each class gives its share, to within one image, and the first
-    image never is a test image.
+    Of each class at least one image is for training, so nobody is tested on what it has never seen. Going through the
+    classes, every image adds `test_share` to a quota, and each class gives as many test images as the quota holds and
+    it can spare; what it cannot spare the next ones owe.
     """
     labels = data.y.cpu().numpy()
     train, test = [], []
     for part in parts:
-        in_order = part[np.argsort(labels[part], kind="stable")]
-        images_so_far = np.arange(len(part) + 1)
-        quota = np.floor(images_so_far * test_share + 1e-9)  # 1e-9: 3 * (1 / 3) is 1, whatever rounding says
-        for_testing = np.diff(quota) > 0
-        train.append(torch.from_numpy(in_order[~for_testing]).to(data.y.device))
-        test.append(torch.from_numpy(in_order[for_testing]).to(data.y.device))
+        quota = 1e-9  # not 0: 3 * (1 / 3) is 1, whatever rounding says
+        for_training: list[np.ndarray] = []
+        for_testing: list[np.ndarray] = []
+        for label in np.unique(labels[part]):
+            of_class = part[labels[part] == label]
+            quota += len(of_class) * test_share
+            tested = min(int(quota), len(of_class) - 1)
+            quota -= tested
+            kept = len(of_class) - tested
+            for_training.append(of_class[:kept])
+            for_testing.append(of_class[kept:])
+        train.append(torch.from_numpy(np.concatenate(for_training)).to(data.y.device))
+        test.append(torch.from_numpy(np.concatenate(for_testing)).to(data.y.device))
     return tuple(train), tuple(test)
 
 
@@ -139,12 +212,14 @@ def split_in_proportion(index: np.ndarray, weights: np.ndarray) -> Parts:
 
 
 def split_by_class(y: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> Parts:
-    """Divide the images of each class c over the clients in proportion to weights[:, c], shape (N, C)."""
-    clients, classes = weights.shape
-    pieces: list[list[np.ndarray]] = [[] for _ in range(clients)]
-    for c in range(classes):
-        of_class = rng.permutation(np.flatnonzero(y == c))
-        for client, piece in enumerate(split_in_proportion(of_class, weights[:, c])):
+    """Divide the images of each class over the clients in proportion to a column of weights, (N, C).
+
+    The C columns are the classes that have images, in order of their labels.
+    """
+    pieces: list[list[np.ndarray]] = [[] for _ in weights]
+    for column, label in enumerate(np.unique(y)):
+        of_class = rng.permutation(np.flatnonzero(y == label))
+        for client, piece in enumerate(split_in_proportion(of_class, weights[:, column])):
             pieces[client].append(piece)
     return [np.concatenate(of_client) for of_client in pieces]
 
@@ -154,41 +229,44 @@ def iid(y: np.ndarray, clients: int, rng: np.random.Generator) -> Parts:
     return np.array_split(rng.permutation(len(y)), clients)
 
 
-def dirichlet(
-    y: np.ndarray,
-    clients: int,
-    rng: np.random.Generator,
-    *,
-    alpha: float = 0.3,
-) -> Parts:
+def dirichlet(y: np.ndarray, clients: int, rng: np.random.Generator, *, alpha: float = 0.3) -> Parts:
     """Label skew: each class is divided over the clients by a draw from Dirichlet(alpha) (Yurochkin et al. 2019).
 
-    alpha > 0: 0.1 leaves two or three classes a client, 100 is nearly iid. Redrawn until everyone holds two images.
+    alpha: from 1e-8 to 1e8; 0.1 leaves two or three classes a client, 100 is nearly iid. Redrawn until everyone holds
+    two images (one, where there are not so many).
     """
-    require(isfinite(alpha) and alpha > 0, "alpha", alpha, "a number above 0")
-    classes = y.max() + 1
+    require(isfinite(alpha) and 1e-8 <= alpha <= 1e8, "alpha", alpha, "a number from 1e-8 to 1e8")
+    classes = len(np.unique(y))
     wanted = min(2, len(y) // clients)
     for _ in range(200):
-        gammas = rng.gamma(alpha, size=(clients, classes))  # in proportion to a Dirichlet draw for each class
-        parts = split_by_class(y, gammas + 1e-300, rng)
+        parts = split_by_class(y, dirichlet_shares(alpha, clients, classes, rng), rng)
         if min(len(part) for part in parts) >= wanted:
             return parts
     remedy = "raise alpha, or use fewer clients"
     raise ValueError(f"alpha={alpha} left one of clients={clients} without two images in 200 draws: {remedy}")
 
 
-def pathological(
-    y: np.ndarray,
-    clients: int,
-    rng: np.random.Generator,
-    *,
-    classes_per_client: int = 2,
-) -> Parts:
+def dirichlet_shares(alpha: float, clients: int, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """One Dirichlet(alpha) draw over the clients for each class: (N, C), every column sums to 1.
+
+    A Dirichlet draw is one gamma draw for each client, over their sum. With a small alpha gamma draws are too small for
+    floating point, so they are taken as logarithms: a draw of Gamma(alpha) is one of Gamma(alpha + 1) times
+    U^(1/alpha), U uniform (Marsaglia and Tsang 2000).
+    """
+    log_gammas = np.log(rng.gamma(alpha + 1, size=(clients, classes)))
+    log_gammas += np.log(1 - rng.random((clients, classes))) / alpha  # 1 - U is never 0
+    gammas = np.exp(log_gammas - log_gammas.max(0))  # the largest of a class is 1: its sum is not 0
+    return gammas / gammas.sum(0)
+
+
+def pathological(y: np.ndarray, clients: int, rng: np.random.Generator, *, classes_per_client: int = 2) -> Parts:
     """Each client holds `classes_per_client` classes and no other (McMahan et al. 2017), dealt out in turn."""
-    classes = int(y.max()) + 1
+    classes = len(np.unique(y))
     k = classes_per_client
     allowed = f"a whole number up to {classes} that lets clients={clients} cover all {classes} classes"
-    require(k == int(k) and 1 <= k <= classes <= clients * k, "classes_per_client", k, allowed)
+    require(isfinite(k) and k == int(k), "classes_per_client", k, allowed)
+    k = int(k)
+    require(1 <= k <= classes <= clients * k, "classes_per_client", k, allowed)
     deck = rng.permutation(classes)
     owns = np.zeros((clients, classes))
     for client in range(clients):
@@ -198,20 +276,18 @@ def pathological(
 
 
 def mixture(
-    y: np.ndarray,
-    clients: int,
-    rng: np.random.Generator,
-    per_client: int | None = None,
-    *,
-    share: float = 0.2,
+    y: np.ndarray, clients: int, rng: np.random.Generator, per_client: int | None = None, *, share: float = 0.2
 ) -> Parts:
     """s % skew (as with FedPAC): a share of each client's images is uniform, the rest from its dominant classes.
 
-    share: in [0, 1]; 1 is uniform. Up to ten classes: dominant are (0,1,2), (2,3,4), ... by client number; more: a
-    tenth of the classes, drawn per client. Exact with per_client; without, all images are divided in proportion.
+    share: in [0, 1]; 1 is uniform. Exact with per_client; without, all images are divided in proportion. Dominant are,
+    with up to ten classes, three in a row by client number, (0,1,2), (2,3,4), ...; of three classes two, of two one, so
+    that dominant classes are never all of them; with more, a tenth of the classes, drawn per client.
     """
     require(0 <= share <= 1, "share", share, "from 0 to 1")
-    classes = int(y.max()) + 1
+    labels, images = np.unique(y, return_counts=True)
+    classes = len(labels)
+    require(classes >= 2, "partition", "mixture", "of images of two classes at least")
     weights = np.full((clients, classes), share / classes)
     for client in range(clients):
         dominant = _dominant_classes(client, classes, rng)
@@ -222,13 +298,14 @@ def mixture(
 
     up_to_class = np.rint(per_client * np.cumsum(weights, axis=1))
     counts = np.diff(up_to_class, prepend=0).astype(int)  # (N, C); each row adds up to per_client exactly
-    spare = np.bincount(y) - counts.sum(0)
+    spare = images - counts.sum(0)
     scarce = spare.argmin()
-    require(spare[scarce] >= 0, "per_client", per_client, f"smaller: class {scarce} lacks {-spare[scarce]} images")
+    remedy = f"smaller: class {labels[scarce]} lacks {-spare[scarce]} images"
+    require(spare[scarce] >= 0, "per_client", per_client, remedy)
     pieces: list[list[np.ndarray]] = [[] for _ in range(clients)]
-    for c in range(classes):
-        of_class = rng.permutation(np.flatnonzero(y == c))
-        *taken, _ = np.split(of_class, counts[:, c].cumsum())  # what is left after the last cut goes to nobody
+    for column, label in enumerate(labels):
+        of_class = rng.permutation(np.flatnonzero(y == label))
+        *taken, _ = np.split(of_class, counts[:, column].cumsum())  # what is left after the last cut goes to nobody
         for client, piece in enumerate(taken):
             pieces[client].append(piece)
     return [np.concatenate(of_client) for of_client in pieces]
@@ -237,8 +314,10 @@ def mixture(
 def _dominant_classes(client: int, classes: int, rng: np.random.Generator) -> np.ndarray:
     if classes > 10:
         return rng.choice(classes, classes // 10, replace=False)
-    first = 2 * (client % 5)
-    return np.unique((first + np.arange(3)) % classes)
+    group = min(3, classes - 1)
+    step = 2 if classes > 2 else 1
+    first = step * (client % 5)
+    return (first + np.arange(group)) % classes
 
 
 def quantity(y: np.ndarray, clients: int, rng: np.random.Generator, *, sigma: float = 1.0) -> Parts:
@@ -275,10 +354,12 @@ OPTIONS: dict[str, dict[str, float]] = {
 }
 
 
-def unevenness(counts: np.ndarray) -> dict[str, float]:
+def unevenness(counts: np.ndarray, test_counts: np.ndarray | None = None) -> dict[str, float]:
     """How uneven a split is, from its (N, C) label counts. label_skew: total-variation distance of a client's label
     distribution to the whole's, mean over clients, 0 for iid. classes_per_client: mean number of classes present.
-    size_skew: Gini coefficient of the clients' sizes, 0 for equal ones, near 1 where one client holds everything.
+    size_skew: Gini coefficient of the clients' sizes, 0 for equal ones, near 1 where one client holds everything. With
+    test_counts also unseen_test: the share of all test images that are of a class of which their client has no training
+    image; 0 for what `split` makes.
 
     Examples
     --------
@@ -292,8 +373,12 @@ def unevenness(counts: np.ndarray) -> dict[str, float]:
     differences = np.abs(sizes[:, None] - sizes[None, :])  # (N, N)
     gini = differences.mean() / (2 * sizes.mean())
     present = (counts > 0).sum(1)
-    return {
+    figures = {
         "label_skew": float(total_variation.mean()),
         "classes_per_client": float(present.mean()),
         "size_skew": float(gini),
     }
+    if test_counts is not None:
+        unseen = test_counts[counts == 0].sum()
+        figures["unseen_test"] = float(unseen / max(1, test_counts.sum()))
+    return figures

@@ -1,7 +1,8 @@
 """A stack of clients trained at once: one more leading dimension on every tensor, and `torch.func.vmap` over losses.
 
-The same method, phases and batches as one client after the other, to rounding. Clients come sorted by size, so at every
-step those that still have a batch are the first ones: nobody pays for a step that is not there.
+The same method, phases and batches as one client after the other, to rounding. Clients must come sorted by their
+number of images, largest first (`engine.stacks_of` does it): at every step those that still have a batch are the first
+ones, and only they are trained.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.utils.rnn import pad_sequence
 
-from .client import CHUNK, ClientResult, LocalData, Trained, momentum_step, run_phases
+from .augment import crop_flip
+from .client import CHUNK, ClientResult, LocalData, Trained, check_losses, momentum_step, run_phases, trainable
 from .methods import FedAvg
 from .models import DecoupledNet
 from .phases import Derive, Loss, Train
 from .tensors import EXTRACTOR, Tensors, pick
+
+
+class CannotStack(ValueError):
+    """This method, or net, does not compute the same in a stack as client by client."""
 
 
 def stack_rounds(
@@ -32,7 +38,7 @@ def stack_rounds(
 ) -> list[ClientResult]:
     """client.client_round for K clients at once, given in order of size, largest first; one result for each.
 
-    Raises ValueError where the method's losses or the net cannot be vectorised.
+    Raises CannotStack where the method's hooks or the net cannot be vectorised, or would see that batches are padded.
     """
     received = [method.receive(client, download) for client, download in zip(clients, downloads, strict=True)]
     # Newcomers lack what the others measured in an earlier round and will measure anew: only common names are stacked.
@@ -42,14 +48,16 @@ def stack_rounds(
         trained = run_phases(method.phases(), stack, trainer)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"backend='vmap' cannot vectorise this net or method ({reason}); use 'threads'") from error
+        # PyTorch raises this for many reasons; the message says which, and client by client it may go well.
+        raise CannotStack(f"backend='vmap' cannot vectorise this net or method ({reason}); use 'threads'") from error
 
     results = []
-    for k, before in enumerate(received):
+    for place, before in enumerate(received):
         # Clones: a view would keep the whole stack alive for as long as one of its clients.
-        moved = {name: tensor[k].clone() for name, tensor in trained.tensors.items()}
-        client = {**before, **moved}
-        results.append(ClientResult(client, method.upload(client), trained.loss[k], int(trained.steps[k])))
+        after = {name: tensor[place].clone() for name, tensor in trained.tensors.items()}
+        client = {**before, **after}
+        loss = trained.loss[place]
+        results.append(ClientResult(client, method.upload(client), loss, int(trained.steps[place])))
     return results
 
 
@@ -79,6 +87,8 @@ class Downloads:
         alike = set()
         for name in common_names(downloads):
             first = downloads[0][name]
+            # The same object, not equal values: a method sends everyone the server's own tensor, and comparing values
+            # would cost more than it saves.
             if all(download[name] is first for download in downloads):
                 tensors[name] = first
                 alike.add(name)
@@ -100,27 +110,37 @@ class Batches:
     """All batches of a phase, for K clients of at most S steps and B images a batch.
 
     index: (K, S, B), which images. weight: (K, S, B), 1 over the batch's number of images for each of them, 0 for
-    padding. steps: (K,), each client's number of batches, on the CPU.
+    padding. steps: (K,), each client's number of batches, on the CPU. views: (K, S, B, 3), how each image is cropped
+    and flipped; None where images are taken as they are.
     """
 
     index: Tensor
     weight: Tensor
     steps: Tensor
+    views: Tensor | None
 
     @classmethod
-    def of(cls, data: Sequence[LocalData], epochs: int, like: Tensor) -> Batches:
-        """On `like`'s device, the weights in its dtype."""
+    def of(cls, data: Sequence[LocalData], epochs: int, like: Tensor, draw_views: bool) -> Batches:
+        """On `like`'s device, the weights in its dtype. draw_views: whether images are to be augmented."""
         by_client = [list(local.batches(epochs)) for local in data]
         steps = np.array([len(batches) for batches in by_client])
         longest = max((len(batch) for batches in by_client for batch in batches), default=1)
-        index = np.zeros((len(data), steps.max(initial=0), longest), dtype=np.int64)
-        weight = np.zeros(index.shape)
-        for k, batches in enumerate(by_client):
+        shape = (len(data), steps.max(initial=0), longest)
+        index = torch.zeros(shape, dtype=torch.int64)
+        weight = torch.zeros(shape, dtype=torch.float64)
+        views = torch.zeros((*shape, 3), dtype=torch.int64) if draw_views else None
+        for k, (local, batches) in enumerate(zip(data, by_client, strict=True)):
             for s, batch in enumerate(batches):
                 index[k, s, : len(batch)] = batch
                 weight[k, s, : len(batch)] = 1 / len(batch)
-        device = like.device
-        return cls(torch.from_numpy(index).to(device), torch.from_numpy(weight).to(like), torch.from_numpy(steps))
+                if views is not None and local.draw_views is not None:
+                    views[k, s, : len(batch)] = local.draw_views(len(batch))
+        return cls(
+            index.to(like.device),
+            weight.to(like),
+            torch.from_numpy(steps),
+            None if views is None else views.to(like.device),
+        )
 
 
 class StackOfClients:
@@ -155,47 +175,99 @@ class StackOfClients:
         def compute(inputs: Tensor, labels: Tensor, valid: Tensor) -> Tensors:
             return phase.compute(self.net, inputs, labels, valid)
 
+        self.check_derived(phase, inputs)
         return vmap(compute)(inputs, self.labels, self.valid)
 
     def train(self, phase: Train, client: Tensors, inputs: Tensor) -> Trained:
         """client.sgd for all: loss and steps are (K,)."""
-        batches = Batches.of(self.data, phase.epochs, like=inputs)
-        trained = {name: tensor.clone() for name, tensor in pick(client, *phase.prefixes).items()}
+        trained = {name: tensor.clone() for name, tensor in trainable(self.net, client, phase.prefixes).items()}
+        if not trained:
+            return Trained({}, inputs.new_zeros(self.shape), torch.zeros(self.shape, dtype=torch.int64))
+        augment = self.data[0].draw_views is not None and not phase.on_features
+        batches = Batches.of(self.data, phase.epochs, like=inputs, draw_views=augment)
+        for loss_of in phase.losses:
+            self.check_losses(loss_of, client, trained, inputs, batches)
         frozen = {name: tensor for name, tensor in client.items() if name not in trained}
         velocities = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
-        gradients_of = [self.gradients_of(loss_of) for loss_of in phase.losses]
+        gradients_of_losses = [self.gradients_of(loss_of) for loss_of in phase.losses]
         lr = phase.step_size(default=self.method.lr)
 
         clients = torch.arange(len(self.data), device=inputs.device)[:, None]  # (K, 1)
         total_loss = inputs.new_zeros(self.shape)
         active = 0
         for step in range(batches.index.shape[1]):
-            self.data[0].check()
+            self.data[0].check()  # all clients of a run have the same
             still_training = int((batches.steps > step).sum())
-            if still_training != active:  # the stack has shrunk: views of the clients that still have a batch
+            if still_training != active:  # the stack has shrunk
+                # Views of the clients that still have a batch: a step on them in place is a step on the whole.
                 active = still_training
-                moving = first_clients(trained, active)
-                standing = first_clients(frozen, active)
-                received = self.downloads.first_clients(active)
-                weights = list(moving.values())
-                momenta = list(first_clients(velocities, active).values())
+                active_trained = first_clients(trained, active)
+                active_frozen = first_clients(frozen, active)
+                active_download = self.downloads.first_clients(active)
+                weights = list(active_trained.values())
+                active_velocities = list(first_clients(velocities, active).values())
             at = batches.index[:active, step]  # (active, B)
+            weight = batches.weight[:active, step]  # (active, B)
+            # Row k takes client k's images; padding takes its image 0, at weight 0.
             x = inputs[clients[:active], at]  # (active, B, ...)
             y = self.labels[clients[:active], at]  # (active, B)
-            for gradients_and_losses in gradients_of:
-                gradients, losses = gradients_and_losses(
-                    moving, standing, received, x, y, batches.weight[:active, step]
-                )
-                in_order = [gradients[name] for name in moving]
-                momentum_step(weights, momenta, in_order, lr, self.method.momentum, self.method.weight_decay)
+            if batches.views is not None:
+                x = views_of_stack(x, batches.views[:active, step])
+            for gradients_of in gradients_of_losses:
+                gradients, losses = gradients_of(active_trained, active_frozen, active_download, x, y, weight)
+                in_order = [gradients[name] for name in active_trained]
+                momentum_step(weights, active_velocities, in_order, lr, self.method.momentum, self.method.weight_decay)
                 total_loss[:active] += losses.detach()
 
         steps = batches.steps * len(phase.losses)
         mean_loss = total_loss / steps.clamp(min=1).to(total_loss)
         return Trained(trained, mean_loss, steps)
 
+    def check_losses(self, loss_of: Loss, client: Tensors, trained: Tensors, inputs: Tensor, batches: Batches) -> None:
+        """One batch of the largest client, with and without more images behind it: the losses of its own images must be
+        the same. Raises CannotStack where they are not, and ValueError as client.check_losses does.
+
+        The images behind it are unlike any real one, so that a loss which only looks at the largest value of a batch
+        notices them, too.
+        """
+        if not int(batches.steps[0]):
+            return
+        images = int((batches.weight[0, 0] > 0).sum())
+        index = batches.index[0, 0, :images]
+        x = inputs[0, index]
+        y = self.labels[0, index]
+        download = {name: t if name in self.downloads.alike else t[0] for name, t in self.downloads.tensors.items()}
+        first = {name: tensor[0] for name, tensor in client.items()}
+        for name in trained:
+            first[name] = first[name].detach().requires_grad_()
+
+        alone = loss_of(self.net, first, download, x, y)
+        check_losses(self.method, loss_of, alone, images)
+        together = loss_of(self.net, first, download, *followed_by_others(x, y))
+        if not close(together[:images], alone):
+            hook = f"{type(self.method).__name__}.{getattr(loss_of, '__name__', 'loss')}"
+            raise CannotStack(
+                f"backend='vmap' pads batches, but {hook} of one image depends on the rest of its batch; use 'threads'"
+            )
+
+    def check_derived(self, phase: Derive, inputs: Tensor) -> None:
+        """Raise CannotStack unless the largest client's images derive the same with and without padding behind them."""
+        images = len(self.data[0].y)
+        x = inputs[0, :images]
+        y = self.data[0].y
+        valid = torch.ones_like(y, dtype=x.dtype)
+        more_x, more_y = followed_by_others(x, y)
+        padded = torch.cat([valid, valid.new_zeros(len(more_y) - images)])
+        alone = phase.compute(self.net, x, y, valid)
+        together = phase.compute(self.net, more_x, more_y, padded)
+        if not all(close(together[name], alone[name]) for name in alone):
+            hook = f"{type(self.method).__name__}.{getattr(phase.compute, '__name__', 'compute')}"
+            raise CannotStack(
+                f"backend='vmap' pads images, and {hook} does not leave out those not valid; use 'threads'"
+            )
+
     def gradients_of(self, loss_of: Loss) -> Callable[..., Any]:
-        """The gradient and value of one loss, for all clients of the stack."""
+        """The function that gives one loss's gradients, (K, ...) by name, and values, (K,), of all clients at once."""
 
         def mean_loss(
             trained: Tensors,
@@ -209,3 +281,24 @@ class StackOfClients:
             return (losses * weight).sum()
 
         return vmap(grad_and_value(mean_loss), in_dims=(0, 0, self.downloads.dims(), 0, 0, 0))
+
+
+def followed_by_others(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch with three more inputs behind it, larger than its own."""
+    more = 3 * x[:1] + 1
+    return torch.cat([x, more, -more, 0 * more]), torch.cat([y, y[:1], y[:1], y[:1]])
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, of which larger batches may do another amount."""
+    if a.shape != b.shape:
+        return False
+    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-3
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def views_of_stack(x: Tensor, views: Tensor) -> Tensor:
+    """Images (K, B, C, H, W) as `views` (K, B, 3) say."""
+    clients, images = views.shape[:2]
+    cropped = crop_flip(x.flatten(0, 1), views.flatten(0, 1))
+    return cropped.unflatten(0, (clients, images))

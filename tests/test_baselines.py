@@ -1,14 +1,19 @@
 """The nine baselines, and Local, each held to its definition."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from helpers import last, same
+from scipy.optimize import minimize
 from torch.nn.functional import cross_entropy
 
-from fedecouple_lite import METHODS, client_round, make, rounds, split
+from fedecouple_lite import METHODS, Federation, client_round, make, net_for, rounds, split
+from fedecouple_lite.client import sgd
 from fedecouple_lite.losses import balanced_softmax
 from fedecouple_lite.methods.fedpac import mixture
+from fedecouple_lite.phases import Train
 from fedecouple_lite.tensors import flat, pick, weighted_mean
 
 QUICK = {"lr": 0.1, "epochs": 2, "batch_size": 8}
@@ -218,3 +223,97 @@ def test_every_method_learns(net, digits, name):
     federation = split(digits, 10, "dirichlet", alpha=0.5)
     state = last(rounds(make(name, lr=0.1, epochs=3), net, federation, rounds=4, eval_every=4))
     assert state.records[-1]["personal"] > 0.4
+
+
+def three_clients(few):
+    """Three clients of 20, 30 and 40 digits, in float64."""
+    index = torch.arange(90).split([20, 30, 40])
+    return Federation(few, index, index).to(dtype=torch.float64)
+
+
+def test_fedpacs_next_classifiers_by_another_solver_on_three_clients(few):
+    """From the clients' tensors as the paper writes it: p_ik, class means, variance; the quadratic problem by SLSQP."""
+    federation = three_clients(few)
+    net = net_for((1, 8, 8), 10)
+    method = make("fedpac", **QUICK)
+    state = last(rounds(method, net, federation, rounds=1))
+    theta = net.init(0, torch.float64)  # received in round 1: statistics are of its features
+    h, v = [], []
+    for index in federation.train:
+        z = net.features(theta, federation.data.images(index)).detach().numpy()
+        y = federation.data.y[index].numpy()
+        of_classes = [z[y == c] for c in range(10)]
+        share = [len(rows) / len(y) for rows in of_classes]
+        mean = [rows.mean(0) if len(rows) else np.zeros(128) for rows in of_classes]
+        h.append(np.concatenate([p * m for p, m in zip(share, mean, strict=True)]))
+        second = sum(p * (rows**2).sum(1).mean() for p, rows in zip(share, of_classes, strict=True) if len(rows))
+        v.append((second - sum(p**2 * m @ m for p, m in zip(share, mean, strict=True))) / len(y))
+    for i in range(3):
+        d = np.array([h[i] - h[j] for j in range(3)])
+
+        def objective(a, d=d):
+            return a @ (np.diag(v) @ a) + (a @ d) @ (a @ d)
+
+        simplex = {"type": "eq", "fun": lambda a: a.sum() - 1}
+        best = minimize(objective, np.full(3, 1 / 3), bounds=[(0, 1)] * 3, constraints=simplex, tol=1e-14)
+        alpha = np.where(best.x < 1e-3, 0, best.x)
+        alpha /= alpha.sum()
+        for name in ("classifier.weight", "classifier.bias"):
+            expected = sum(a * client[name] for a, client in zip(alpha, state.clients, strict=True))
+            assert torch.allclose(state.server[f"mixed.{i}.{name}"], expected, atol=1e-5), (i, name)
+
+
+def test_fedrods_prediction_is_the_sum_of_both_heads_on_three_clients(few):
+    """Written with plain matrices: features by the modules, then W z + b of both heads."""
+    federation = three_clients(few)
+    net = net_for((1, 8, 8), 10)
+    state = last(rounds(make("fedrod", **QUICK), net, federation, rounds=2))
+    hits = []
+    for client, index in zip(state.clients, federation.test, strict=True):
+        x, y = federation.data.images(index), federation.data.y[index]
+        extractor = copy.deepcopy(net.extractor).double()
+        weights = pick(client, "extractor.")
+        extractor.load_state_dict({name.removeprefix("extractor."): t for name, t in weights.items()})
+        z = extractor(x)
+        generic = z @ client["classifier.weight"].T + client["classifier.bias"]
+        personal = z @ client["head.classifier.weight"].T + client["head.classifier.bias"]
+        hits.append(((generic + personal).argmax(1) == y).float().mean().item())
+    assert state.records[-1]["accuracies"] == pytest.approx(hits)
+
+
+@pytest.mark.parametrize("name", ["fedrep", "fedpac", "fedecouple"])
+def test_the_classifiers_step_size_is_its_own(net, local, name):
+    """None is lr, to the bit; 0 leaves the classifier where it was, and the extractor moves all the same."""
+    start, server = net.init(0), net.init(1)
+    results = {}
+    for lr in (None, 0.1, 0.0):
+        method = make(name, **QUICK | {"lr": 0.1}, classifier_lr=lr)
+        results[lr] = client_round(method, net, method.init(start), method.send(method.init_server(server), 0), local)
+    assert same(results[None].client, results[0.1].client)
+    still, extractor = results[0.0].client, "extractor.0.weight"
+    assert torch.equal(still["classifier.weight"], start["classifier.weight"])
+    assert not torch.equal(still[extractor], server[extractor])
+
+
+def test_a_step_size_that_may_be_left_out_is_written_as_none():
+    assert make("fedrep", classifier_lr="none") == make("fedrep") and make("fedrep").classifier_lr is None
+    assert make("fedrep", classifier_lr="0.2").classifier_lr == 0.2
+    with pytest.raises(ValueError, match=r"classifier_lr=-1.0 of FedRep must be a number >= 0, or none"):
+        make("fedrep", classifier_lr=-1.0)
+    with pytest.raises(ValueError, match=r"classifier_lr=0.1 means nothing to method='fedavg'"):
+        make("fedavg", classifier_lr=0.1)
+
+
+def test_two_whole_phases_are_the_global_one_and_then_the_local_one(net, local):
+    """coupling "phases" by hand: what `sgd` does with each loss, one after the other, on batches drawn anew."""
+    method = make("fedecouple", **QUICK, coupling="phases", classifier_epochs=0)
+    start, server = net.init(0), net.init(1)
+    got = client_round(method, net, start, server, local)
+    client = {**start, **pick(server, "extractor.")}
+    z = net.features(client, local.x).detach()
+    client |= method.anchors(net, z, local.y, torch.ones(len(local.y)))
+    for loss_of in (method.global_pull, method.local_pull):
+        phase = Train(("extractor.",), (loss_of,), method.epochs)
+        client |= sgd(method, phase, net, client, server, local.x, local).tensors
+    assert same(got.client, client) and got.steps == 2 * method.epochs * 3
+    assert len(make("fedecouple", coupling="phases", global_loss=0).extractor_phases()) == 1

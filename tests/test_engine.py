@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from helpers import arrays, copied, last, same
 from torch import nn
 
-from fedecouple_lite import METHODS, DecoupledNet, from_arrays, make, net_for, rounds, split
+from fedecouple_lite import METHODS, DecoupledNet, Federation, from_arrays, make, net_for, rounds, split
 from fedecouple_lite.client import LocalData, client_round, sgd
 from fedecouple_lite.engine import Pool
 from fedecouple_lite.phases import Train
@@ -190,3 +191,151 @@ def test_client_round_runs_the_phases_in_order_on_cached_features(net, local):
     a, _, n = sgd(method, first, net, start, {}, z, local)
     b, _, m = sgd(method, second, net, start | a, {}, local.x, local)
     assert same(got, start | a | b) and steps == n + m
+
+
+def emptied(federation, *clients):
+    """The federation with some clients' training images taken away."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    train = tuple(nothing if k in clients else index for k, index in enumerate(federation.train))
+    return replace(federation, train=train)
+
+
+@pytest.mark.parametrize("backend", ["loop", "threads", "vmap", "auto"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_client_without_training_images_takes_no_part(net, federation, name, backend):
+    """The others' run is the run without it, but for the batches' keys: compared in one round with full batches."""
+    common = {"lr": 0.1, "epochs": 1, "batch_size": 1000}  # the whole of a client's data: no order of batches matters
+    doubles = federation.to(dtype=torch.float64)
+    with_it = last(rounds(make(name, **common), net, emptied(doubles, 3), rounds=2, backend=backend))
+    three = Federation(doubles.data, doubles.train[:3], doubles.test[:3])
+    without = last(rounds(make(name, **common), net, three, rounds=2, backend=backend))
+    for tensor in without.server:
+        assert torch.allclose(with_it.server[tensor], without.server[tensor], atol=1e-10)
+    start = make(name).init(net.init(0, torch.float64))
+    assert same(with_it.clients[3], start) and with_it.joined == {0, 1, 2}
+    record = with_it.records[-1]
+    assert record["newcomers"] == 1 and np.isfinite(record["personal"]) and np.isfinite(record["loss"])
+
+
+def test_a_round_in_which_nobody_has_images_changes_nothing(net, federation):
+    state = last(rounds(make("fedavg", **QUICK), net, emptied(federation, 0, 1, 2, 3), rounds=2))
+    assert same(state.server, net.init(0)) and state.joined == frozenset()
+    assert np.isnan(state.records[-1]["loss"]) and state.records[-1]["steps"] == state.records[-1]["upload_bytes"] == 0
+
+
+@pytest.mark.parametrize("name", ["fedrep", "fedpac", "fedecouple"])
+def test_weights_that_are_not_finite_are_noticed_where_no_loss_shows_them(net, federation, name):
+    """epochs=0: the last phase takes no step and its loss is 0, but the classifier has been trained to NaN."""
+    with pytest.raises(
+        FloatingPointError, match=r"client \d, round \d: .* is no longer finite; try an lr below 1e\+30"
+    ):
+        last(rounds(make(name, lr=1e30, epochs=0, classifier_epochs=3), net, federation, rounds=3))
+
+
+def test_fine_tuning_that_diverges_is_noticed(net, federation):
+    with pytest.raises(FloatingPointError, match=r"FedBABU, client \d, after round 1: fine-tuning to predict"):
+        last(rounds(make("fedbabu", **QUICK, fine_tune_lr=1e30), net, federation, rounds=1))
+
+
+def test_a_state_of_something_else_is_refused(net, federation, few, digits):
+    method = make("fedrep", **QUICK)
+    state = last(rounds(method, net, federation, rounds=1))
+    other_net = DecoupledNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 128)), nn.Linear(128, 10), (1, 8, 8))
+    other_split = split(few, clients=4, partition="dirichlet", seed=2, alpha=0.5)
+    more = split(few, clients=6, partition="iid")
+    for message, arguments in (
+        ("another method", (make("fedper", **QUICK), net, federation)),
+        ("another net", (method, other_net, federation)),
+        ("another federation", (method, net, other_split)),
+        ("state has 4 clients; federation has 6", (method, net, more)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(rounds(*arguments, rounds=2, state=state))
+    changed = make("fedrep", **QUICK | {"lr": 0.01})  # a hyper-parameter may change on the way
+    assert next(rounds(changed, net, federation, rounds=2, state=state)).round == 2
+
+
+def test_newcomers_predict_with_what_the_server_would_send_now(net, federation):
+    """FedAvg's extractor and FedeCouple's whole model: computed here from the server's tensors."""
+    for name in ("fedper", "fedecouple", "fedrod", "ditto"):
+        method = make(name, **QUICK)
+        state = last(rounds(method, net, federation, rounds=3, participation=0.25))
+        record = state.records[-1]
+        strangers = sorted(set(range(4)) - state.joined)
+        assert record["newcomers"] == len(strangers) > 0
+        for k in strangers:
+            index = federation.test[k]
+            x, y = federation.data.images(index), federation.data.y[index]
+            model = {**net.init(0), **state.server}  # initial where the server has nothing
+            expected = (net.logits(model, x).argmax(1) == y).float().mean().item()
+            assert record["accuracies"][k] == pytest.approx(expected), name
+
+
+def test_a_client_that_joins_late_starts_at_what_it_receives(net, federation):
+    """FedeCouple's classifier: after its first round at round t it has moved from phi^t, not from phi^0."""
+    method = make("fedecouple", **QUICK, classifier_lr=0.0)  # the classifier stays where it starts
+    before = None
+    for state in rounds(method, net, federation, rounds=6, participation=0.25):
+        if before is not None:
+            for k in state.joined - before.joined:
+                assert torch.equal(state.clients[k]["classifier.weight"], before.server["classifier.weight"])
+        before = state
+    assert len(state.joined) > 1
+
+
+def test_what_is_received_is_judged_beside_what_was_trained(net, federation):
+    """FedRep: the server's extractor with the client's own classifier, computed here."""
+    state = last(rounds(make("fedrep", **QUICK), net, federation, rounds=2))
+    record, trained, received = state.records[-1], [], []
+    for client, index in zip(state.clients, federation.test, strict=True):
+        x, y = federation.data.images(index), federation.data.y[index]
+        trained.append((net.logits(client, x).argmax(1) == y).float().mean().item())
+        mixed = {**client, **state.server}
+        received.append((net.logits(mixed, x).argmax(1) == y).float().mean().item())
+    assert record["personal"] == pytest.approx(np.mean(trained))
+    assert record["personal_received"] == pytest.approx(np.mean(received))
+    assert record["predict_steps"] == 0
+
+
+@pytest.mark.parametrize("name", ["fedbabu", "fedavg_ft"])
+def test_fine_tuning_to_predict_starts_from_what_is_received(net, federation, name):
+    """By torch.optim.SGD on the server's model, on the batches that the library drew."""
+    own = {"fine_tune_epochs": 2, "fine_tune_lr": 0.02}
+    method = make(name, **QUICK, **own)
+    state = last(rounds(method, net, federation, rounds=2))
+    record = state.records[-1]
+    hits = []
+    for k, (index, test) in enumerate(zip(federation.train, federation.test, strict=True)):
+        model = {**net.init(0), **state.server}
+        moving = {n for n in model if name == "fedbabu" or n.startswith("classifier.")}
+        weights = {n: t.clone().requires_grad_(n in moving) for n, t in model.items()}
+        optimizer = torch.optim.SGD([weights[n] for n in moving], 0.02, 0.5, weight_decay=5e-4)
+        x, y = federation.data.images(index), federation.data.y[index]
+        rng = np.random.default_rng([0, 3, 2, k])
+        for _ in range(2):
+            for batch in torch.from_numpy(rng.permutation(len(y))).split(8):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net.logits(weights, x[batch]), y[batch]).backward()
+                optimizer.step()
+        shown, labels = federation.data.images(test), federation.data.y[test]
+        hits.append((net.logits(weights, shown).argmax(1) == labels).float().mean().item())
+    assert record["accuracies"] == pytest.approx(hits, abs=0.05)
+    assert record["personal"] == record["personal_received"]
+    assert record["predict_steps"] == sum(2 * -(-len(index) // 8) for index in federation.train)
+
+
+def test_numpys_numbers_are_taken_and_words_are_not(net, federation):
+    method = make("fedavg", lr=np.float32(0.1), epochs=np.int64(1), batch_size=8)
+    assert type(method.lr) is float and type(method.epochs) is int
+    state = next(rounds(method, net, federation, rounds=np.int64(1), seed=np.int32(3), participation=np.float64(0.5)))
+    assert state.round == 1
+    for bad in (
+        {"seed": -1},
+        {"seed": 0.5},
+        {"rounds": 1.0},
+        {"rounds": True},
+        {"participation": "1"},
+        {"participation": float("nan")},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}="):
+            next(rounds(method, net, federation, **{"rounds": 1} | bad))

@@ -135,7 +135,7 @@ def test_fedavg_aggregates_by_size():
 
 
 def test_fine_tuning_trains_as_fedavg_and_differs_only_in_prediction(net, federation):
-    a, b = (last(rounds(make(name, **QUICK), net, federation, rounds=2)) for name in ("fedavg", "fedavg_ft"))
+    a, b = (last(rounds(make(name, **QUICK), net, federation, rounds=3)) for name in ("fedavg", "fedavg_ft"))
     assert same(a.server, b.server)
     assert a.records[-1]["global"] == b.records[-1]["global"]
     assert a.records[-1]["personal"] < b.records[-1]["personal"]

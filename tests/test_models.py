@@ -1,9 +1,10 @@
 import pytest
 import torch
-from helpers import same
+from helpers import last, same
 from torch import nn
+from torchvision.ops import StochasticDepth
 
-from fedecouple_lite import DecoupledNet, net_for
+from fedecouple_lite import DecoupledNet, make, net_for, rounds, split
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,126 @@ def test_parameters_of_other_layers_keep_their_value():
     assert weights["extractor.1.weight"].tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("bad", [nn.BatchNorm2d(4), nn.Dropout(0.5)])
-def test_batchnorm_and_dropout_are_refused_with_the_reason(bad):
-    with pytest.raises(ValueError, match=f"{type(bad).__name__}.*GroupNorm"):
-        DecoupledNet(nn.Sequential(nn.Conv2d(1, 4, 3), bad, nn.Flatten()), nn.Linear(144, 2), (1, 8, 8))
+class OverTheBatch(nn.Module):
+    """Subtracts the mean of the batch: no layer that a list of class names would hold."""
+
+    def forward(self, x):
+        return x - x.mean(0, keepdim=True)
+
+
+class Counting(nn.Module):
+    """Another output at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+class NoiseInside(nn.Module):
+    """Functional dropout: no submodule shows it."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.3, self.training)
+
+
+BAD_LAYERS = [
+    nn.BatchNorm2d(4),
+    nn.BatchNorm2d(4, track_running_stats=False),
+    nn.Dropout(0.5),
+    nn.Dropout2d(0.2),
+    nn.AlphaDropout(0.2),
+    nn.RReLU(),
+    nn.FractionalMaxPool2d(2, output_size=4),
+    StochasticDepth(0.2, "row"),
+    OverTheBatch(),
+    Counting(),
+    NoiseInside(),
+    nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_LAYERS, ids=lambda layer: type(layer).__name__)
+def test_a_layer_that_looks_beyond_the_image_is_refused_by_name(bad):
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), bad, nn.AdaptiveAvgPool2d(6), nn.Flatten())
+    classifier = nn.Linear(144, 2)
+    before = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=r"output of extractor\.1[^ ]* \(\w+\) for an image changes .*GroupNorm"):
+        DecoupledNet(layers, classifier, (1, 8, 8))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+GOOD_LAYERS = [
+    nn.GroupNorm(2, 4),
+    nn.LayerNorm([4, 6, 6]),
+    nn.InstanceNorm2d(4),
+    nn.Softmax2d(),
+    nn.Identity(),
+    nn.ELU(),
+]
+
+
+@pytest.mark.parametrize("good", GOOD_LAYERS, ids=lambda layer: type(layer).__name__)
+def test_a_layer_that_sees_one_image_is_taken(good):
+    DecoupledNet(nn.Sequential(nn.Conv2d(1, 4, 3), good, nn.Flatten()), nn.Linear(144, 2), (1, 8, 8))
+
+
+def test_a_layer_is_seen_through_even_where_its_initial_weights_are_zeros():
+    closed = nn.Conv2d(4, 4, 1)
+    nn.init.zeros_(closed.weight)
+    with pytest.raises(ValueError, match="BatchNorm2d"):
+        layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), closed, nn.Flatten())
+        DecoupledNet(layers, nn.Linear(144, 2), (1, 8, 8))
+
+
+def frozen_net():
+    extractor = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 8))
+    extractor[1].requires_grad_(False)
+    return DecoupledNet(extractor, nn.Linear(8, 10), (1, 8, 8)), extractor[1]
+
+
+@pytest.mark.parametrize("backend", ["loop", "threads", "vmap"])
+@pytest.mark.parametrize("name", ["fedavg", "ditto", "fedrep", "fedecouple", "fedrod"])
+def test_frozen_parameters_keep_their_values_and_stay_frozen(few, name, backend):
+    net, layer = frozen_net()
+    federation = split(few, 3, "iid")
+    state = last(rounds(make(name, epochs=1), net, federation, rounds=2, backend=backend))
+    for tensors in (state.server, *state.clients):
+        for key, tensor in tensors.items():
+            if key.endswith("extractor.1.weight"):
+                assert torch.equal(tensor, layer.weight)
+    moved = state.clients[0]["extractor.3.weight"]
+    assert not torch.equal(moved, net.init(0)["extractor.3.weight"])
+
+
+def test_a_net_whose_extractor_is_frozen_whole_trains_its_classifier_alone(few):
+    net, _ = frozen_net()
+    for parameter in net.extractor.parameters():
+        parameter.requires_grad_(False)
+    net = DecoupledNet(net.extractor, net.classifier, net.in_shape)
+    for backend in ("loop", "vmap"):
+        state = last(rounds(make("fedrep", epochs=2), net, split(few, 3, "iid"), rounds=1, backend=backend))
+        assert torch.equal(state.clients[0]["extractor.3.weight"], net.init(0)["extractor.3.weight"])
+        assert not torch.equal(state.clients[0]["classifier.weight"], net.init(0)["classifier.weight"])
+
+
+def test_a_lazy_layer_without_a_size_is_refused():
+    with pytest.raises(ValueError, match=r"extractor\.1\.weight has no size yet"):
+        DecoupledNet(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), nn.Linear(4, 2), (1, 8, 8))
+
+
+def test_structures_are_told_apart_and_drawn_weights_do_not_count():
+    def net(width=16, value=1.0):
+        norm = nn.GroupNorm(2, 4)
+        nn.init.constant_(norm.weight, value)
+        layers = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(144, width))
+        return DecoupledNet(layers, nn.Linear(width, 2), (1, 8, 8))
+
+    assert net().structure == net().structure  # another global draw, the same net
+    assert len({net().structure, net(width=17).structure, net(value=2.0).structure}) == 3
 
 
 def test_nets_that_do_not_fit_are_refused():

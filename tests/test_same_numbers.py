@@ -20,6 +20,7 @@ from fedecouple_lite import METHODS, Federation, load, make, net_for, rounds
 RECORD = Path(__file__).parent / "data" / "three_rounds.json"
 FORMS = {
     "fedecouple, joint": {"coupling": "joint"},
+    "fedecouple, phases": {"coupling": "phases"},
     "fedecouple, similarity": {"aggregation": "similarity"},
     "fedecouple, constant, T = 2": {"weighting": "constant", "temperature": 2.0},
 }

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, make, net_for, rounds, split
 from fedecouple_lite import engine as engine_module
-from fedecouple_lite.engine import backend_for
+from fedecouple_lite.engine import backends_for, threads_for
 
 QUICK = {"lr": 0.05, "epochs": 2, "batch_size": 8}
 
@@ -124,9 +124,9 @@ def test_a_net_that_cannot_be_vectorised_is_refused_with_the_reason(federation):
 def test_auto_stacks_small_images_and_threads_large_ones(digits):
     from dataclasses import replace
 
-    assert backend_for("auto", digits)[0] == "vmap"
-    assert backend_for("auto", replace(digits, x=torch.zeros(2, 1, 28, 28)))[0] == "threads"
-    assert backend_for("loop", digits) == ("loop", 1)
+    assert backends_for("auto", digits) == ("vmap", "threads")
+    assert backends_for("auto", replace(digits, x=torch.zeros(2, 1, 28, 28))) == ("threads",)
+    assert backends_for("loop", digits) == ("loop",) and threads_for(("loop",), digits) == 1
 
 
 def test_uint8_stays_uint8_and_data_is_not_copied_per_client(digits):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import nearest
-from ..hyper import allowed, hypers
+from ..hyper import allowed, from_text, hypers
 from .ditto import Ditto
 from .fedavg import FedAvg, FedAvgFT
 from .fedbabu import FedBABU
@@ -42,11 +42,12 @@ def make(name: str, **values: Any) -> FedAvg:
     Examples
     --------
     >>> make("fedrep", lr=0.05, epochs=2)
-    FedRep(lr=0.05, epochs=2, batch_size=32, momentum=0.5, weight_decay=0.0005, classifier_epochs=1)
+    FedRep(lr=0.05, epochs=2, batch_size=32, momentum=0.5, weight_decay=0.0005, classifier_epochs=1,
+    classifier_lr=None)
     >>> make("fedrep", mu=1)
     Traceback (most recent call last):
     ValueError: mu=1 means nothing to method='fedrep'; choose from lr, epochs, batch_size, momentum, weight_decay, \
-classifier_epochs
+classifier_epochs, classifier_lr
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r} is unknown; {nearest(name, METHODS)}")
@@ -56,9 +57,8 @@ classifier_epochs
         if key not in known:
             raise ValueError(f"{key}={value!r} means nothing to method={name!r}; {nearest(key, known)}")
         if isinstance(value, str):
-            kind: Any = type(known[key].default)
             try:
-                values[key] = kind(value)
+                values[key] = from_text(known[key], value)
             except ValueError:
                 raise ValueError(f"{key}={value!r} of method={name!r} must be {allowed(known[key])}") from None
     return method(**values)

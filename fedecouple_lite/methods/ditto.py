@@ -21,7 +21,11 @@ PERSONAL = "personal."
 
 @dataclass(frozen=True)
 class Ditto(FedAvg):
-    """Train w as FedAvg; then v_i on its loss + lam/2 ||v_i - w^t||^2 towards the *received* w^t; predict with v_i."""
+    """Train w as FedAvg; then v_i on its loss + lam/2 ||v_i - w^t||^2 towards the *received* w^t; predict with v_i.
+
+    v_i starts at the weights that the client receives first. The authors' code averages w with equal weights; here
+    weights are by size, as for every method.
+    """
 
     lam: float = hyper(1.0, "pull of the personal model to the received one; 0 leaves it alone", tries=(0.1, 0.3, 1.0))
 

@@ -34,14 +34,23 @@ class FedAvg:
     momentum: float = hyper(0.5, "momentum of local SGD, started anew in every phase", high=1)
     weight_decay: float = hyper(5e-4, "pull of every trained weight to zero")
 
-    shared: ClassVar[tuple[str, ...]] = (EXTRACTOR, CLASSIFIER)  # the names that travel; no other ever leaves
+    # What the names that travel begin with; no other tensor ever leaves.
+    shared: ClassVar[tuple[str, ...]] = (EXTRACTOR, CLASSIFIER)
 
     def __post_init__(self) -> None:
         check_hypers(self)
 
     def init(self, start: Tensors) -> Tensors:
-        """One client's tensors before its first round, from the weights that all clients start with."""
+        """One client's tensors before its first round, from a whole model: the weights that all clients start with or,
+        for one that joins later, what the server then sends in their place."""
         return start
+
+    def join(self, client: Tensors, download: Tensors) -> Tensors:
+        """`client`, which has never taken part, as it would start now: its model's parts that the server sends are the
+        server's, the others its own initial ones."""
+        model = {name: tensor for name, tensor in client.items() if name.startswith((EXTRACTOR, CLASSIFIER))}
+        sent = {name: tensor for name, tensor in download.items() if name in model}
+        return self.init({**model, **sent})
 
     def init_server(self, start: Tensors) -> Tensors:
         """The server's tensors before the first round."""
@@ -60,11 +69,11 @@ class FedAvg:
         return (Train((EXTRACTOR, CLASSIFIER), (self.loss,), self.epochs),)
 
     def loss(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the client's model on images x, (B,)."""
+        """Cross-entropy of the client's model on images x: one loss for each image, (B,)."""
         return cross_entropy(net.logits(client, x), y)
 
     def classifier_loss(self, net: DecoupledNet, client: Tensors, download: Tensors, z: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the client's classifier on features z, (B,)."""
+        """The same from features z (B, d), for methods that train the classifier on a frozen extractor, (B,)."""
         return cross_entropy(net.classify(client, z), y)
 
     def upload(self, client: Tensors) -> Tensors:
@@ -77,7 +86,7 @@ class FedAvg:
         return {**server, **weighted_mean(list(uploads.values()), weights)}
 
     def personalise(self) -> Phases:
-        """Phases run on a copy of the client only to predict; what they change is thrown away."""
+        """Phases run only to predict, on a copy of what the client receives; what they change is thrown away."""
         return ()
 
     def predict(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> Tensor:
@@ -92,10 +101,16 @@ def own_model(self: FedAvg, net: DecoupledNet, client: Tensors, download: Tensor
 
 @dataclass(frozen=True)
 class FedAvgFT(FedAvg):
-    """FedAvg + fine-tuning: trains as FedAvg; predicts with the client's own model after its local training and
-    `epochs` epochs more on the classifier. The rival to beat: the same travels, only the prediction is personal."""
+    """FedAvg + fine-tuning: trains as FedAvg; predicts with the received model after `fine_tune_epochs` epochs on the
+    classifier. The rival to beat: the same travels, only the prediction is personal."""
+
+    fine_tune_epochs: int = hyper(5, "epochs on a copy of the classifier before predicting", tries=(1, 5, 10))
+    fine_tune_lr: float | None = hyper(None, "step size of the fine-tuning; none: as lr", tries=(None, 0.01, 0.03))
 
     predict = own_model
 
     def personalise(self) -> Phases:
-        return (Train((CLASSIFIER,), (self.classifier_loss,), self.epochs, on_features=True),)
+        tuning = Train(
+            (CLASSIFIER,), (self.classifier_loss,), self.fine_tune_epochs, on_features=True, lr=self.fine_tune_lr
+        )
+        return (tuning,)

@@ -15,10 +15,16 @@ from .fedavg import FedAvg, own_model
 
 @dataclass(frozen=True)
 class FedBABU(FedAvg):
-    """phi stays at everyone's initial value; theta is trained and travels; the whole model is fine-tuned to predict."""
+    """phi stays at everyone's initial value; theta is trained and travels; the received model, theta^t and phi, is
+    fine-tuned as a whole to predict.
 
-    fine_tune_epochs: int = hyper(1, "epochs on a copy of the whole model before predicting", tries=(1, 5))
-    fine_tune_lr: float = hyper(0.01, "step size of the fine-tuning: features are large by then", tries=(0.003, 0.01))
+    The authors' code averages theta with equal weights; here weights are by size, as for every method.
+    """
+
+    fine_tune_epochs: int = hyper(5, "epochs on a copy of the received model before predicting", tries=(1, 5, 10))
+    fine_tune_lr: float = hyper(
+        0.01, "step size of the fine-tuning: features are large by then", tries=(0.003, 0.01, 0.03)
+    )
 
     shared = (EXTRACTOR,)
     predict = own_model

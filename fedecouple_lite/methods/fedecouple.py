@@ -1,8 +1,14 @@
 """FedeCouple: decoupled training, coupled again by local anchors, distillation and a global-and-local extractor loss.
 
-FedeCouple, arXiv 2511.09599. Stated in the paper: the two extractor updates (global classifier frozen, then the local
-one), the regulariser mu * Omega, anchors that stay on the client, dynamic distillation, fair similarity-based
-aggregation. Our reading: the forms of Omega, of the dynamic weight and of the similarity below.
+FedeCouple, arXiv 2511.09599. Stated in the paper: two extractor updates (one against the frozen global classifier, one
+against the frozen local one), the regulariser mu * Omega, anchors that stay on the client, dynamic distillation, fair
+similarity-based aggregation. Our reading: the forms of Omega, of the dynamic weight and of the similarity below; how
+the two updates follow each other, which `coupling` leaves to choose; and weights by size as the default, as for every
+other method here.
+
+Symbols: theta is an extractor, f its features (B, d); phi a classifier, g its logits (B, C). The index i marks client
+i's own, t what the server sent at the start of round t. The three parts have names: GFA, global feature anchors; GPC,
+the distillation from the global into the personal classifier; GLF, the global half of the extractor's loss.
 """
 
 from __future__ import annotations
@@ -17,16 +23,23 @@ from torch.nn.functional import normalize
 from ..hyper import hyper
 from ..losses import centre_loss, class_means, cross_entropy, distillation, true_class_probability
 from ..models import DecoupledNet
-from ..phases import Derive, Loss, Phases, Train
+from ..phases import Derive, Phases, Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat, pick, weighted_mean
 from .fedavg import FedAvg, own_model
 
 
 @dataclass(frozen=True)
 class FedeCouple(FedAvg):
-    """With mu = lam = global_loss = 0 and aggregation "size" this is FedRep to the bit."""
+    """One round: receive theta and hold phi beside the client's own phi_i; take the anchors; train phi_i with the
+    extractor frozen; train the extractor with both classifiers frozen; upload both parts, as FedAvg does. The server's
+    phi is the mean of the uploaded phi_i; each client goes on with its own.
+
+    With mu = lam = global_loss = 0 and aggregation "size" this is FedRep to the bit, where all clients take part from
+    the first round (one that joins later starts its classifier at the server's, not at the initial one).
+    """
 
     classifier_epochs: int = hyper(1, "local epochs of the personal classifier before the extractor's, H", tries=(1, 5))
+    classifier_lr: float | None = hyper(None, "step size of the classifier; none: as lr", tries=(None, 0.05, 0.2))
     mu: float = hyper(1.0, "pull towards the local anchors (GFA); 0 removes them", tries=(0.1, 0.3, 1.0))
     lam: float = hyper(3.0, "weight of distillation into the personal classifier (GPC); 0 removes it", tries=(1.0, 3.0))
     weighting: str = hyper(
@@ -34,7 +47,11 @@ class FedeCouple(FedAvg):
     )
     temperature: float = hyper(1.0, "softens both sides of the distillation", low=0.01)
     global_loss: float = hyper(1.0, "weight of the global half of the extractor's loss (GLF); 0 removes it")
-    coupling: str = hyper("alternate", "two steps a batch, or one on the sum", choices=("alternate", "joint"))
+    coupling: str = hyper(
+        "alternate",
+        "global and local step in turn on each batch, one step on their sum, or two whole phases, the global one first",
+        choices=("alternate", "joint", "phases"),
+    )
     aggregation: str = hyper("size", "the server's weights", choices=("size", "similarity"))
 
     predict = own_model
@@ -45,22 +62,27 @@ class FedeCouple(FedAvg):
 
     def phases(self) -> Phases:
         """Anchors, then the personal classifier, then the extractor."""
-        return (
-            Derive(self.anchors),
-            Train((CLASSIFIER,), (self.personal_loss,), self.classifier_epochs, on_features=True),
-            Train((EXTRACTOR,), self.extractor_losses(), self.epochs),
+        classifier = Train(
+            (CLASSIFIER,), (self.personal_loss,), self.classifier_epochs, on_features=True, lr=self.classifier_lr
         )
+        return (Derive(self.anchors, on_features=True), classifier, *self.extractor_phases())
 
-    def extractor_losses(self) -> tuple[Loss, ...]:
-        """One gradient step a batch for each: two to alternate, one on the sum, or the local one alone."""
-        if self.global_loss == 0:  # no global step at all: even a step of zero loss would decay the weights
-            return (self.local_pull,)
+    def extractor_phases(self) -> Phases:
+        """One phase with a gradient step a batch for each of its losses, sharing one momentum; or two phases one after
+        the other."""
+        if self.global_loss == 0:  # no global step at all: it would still pull to the anchors and decay the weights
+            return (Train((EXTRACTOR,), (self.local_pull,), self.epochs),)
         if self.coupling == "joint":
-            return (self.both_pulls,)
-        return (self.global_pull, self.local_pull)
+            return (Train((EXTRACTOR,), (self.both_pulls,), self.epochs),)
+        if self.coupling == "phases":
+            globally = Train((EXTRACTOR,), (self.global_pull,), self.epochs)
+            locally = Train((EXTRACTOR,), (self.local_pull,), self.epochs)
+            return (globally, locally)
+        return (Train((EXTRACTOR,), (self.global_pull, self.local_pull), self.epochs),)
 
     def anchors(self, net: DecoupledNet, z: Tensor, y: Tensor, valid: Tensor) -> Tensors:
-        """a_ic: mean of f(theta^t; x) over the client's images of class c, (C, d). Kept here, part of no message.
+        """a_ic: mean of f(theta^t; x) over the client's images of class c, (C, d), and their number, (C,). Kept here,
+        part of no message; the numbers are only for looking at. valid: (n,) 1 for an image, 0 for padding.
 
         Made with the received extractor, so all clients' anchors lie in one space. A class without images has count
         0 and a row of zeros that no sample ever asks for.
@@ -80,13 +102,13 @@ class FedeCouple(FedAvg):
         return cross_entropy(student, y) + self.lam * weight * distillation(student, teacher, self.temperature)
 
     def global_pull(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """global_loss * ce(g(phi^t; f), y) + mu * Omega, (B,): the features must suit the global classifier ..."""
+        """global_loss * ce(g(phi^t; f), y) + mu * Omega, (B,): the features must suit the global classifier."""
         z = net.features(client, x)
         of_server = cross_entropy(net.classify(download, z), y)
         return self.global_loss * of_server + self.mu * self.omega(client, z, y)
 
     def local_pull(self, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        """... and ce(g(phi_i; f), y) + mu * Omega, (B,): the client's own as well."""
+        """ce(g(phi_i; f), y) + mu * Omega, (B,): the features must suit the client's own classifier."""
         z = net.features(client, x)
         of_client = cross_entropy(net.classify(client, z), y)
         return of_client + self.mu * self.omega(client, z, y)
@@ -103,7 +125,8 @@ class FedeCouple(FedAvg):
         return centre_loss(z, y, client["anchors.means"])
 
     def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
-        """Size-weighted mean, or weights s_i = max(0, mean over j of cos(u_i, u_j)) of the extractor's updates u_i."""
+        """Size-weighted mean; or, in place of sizes, weights s_i = max(0, mean over j != i of cos(u_i, u_j)) of the
+        extractor's updates u_i = theta_i - theta^t, for the classifiers, too."""
         if self.aggregation == "size":
             return super().aggregate(server, uploads, sizes)
         weights = similarity_weights(server, uploads)
@@ -111,7 +134,7 @@ class FedeCouple(FedAvg):
 
 
 def similarity_weights(server: Tensors, uploads: Mapping[int, Tensors]) -> list[float]:
-    """One weight >= 0 per upload; all equal where no two updates agree (or there is only one)."""
+    """One weight >= 0 per upload; all equal where no update agrees with the others on average, or there is only one."""
     before = flat(pick(server, EXTRACTOR))  # (P,)
     after = [flat(pick(upload, EXTRACTOR)) for upload in uploads.values()]
     directions = normalize(torch.stack(after) - before, dim=1)  # (K, P), of length 1 each

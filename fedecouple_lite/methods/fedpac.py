@@ -28,6 +28,7 @@ class FedPAC(FedAvg):
     """
 
     classifier_epochs: int = hyper(1, "local epochs of the classifier before the extractor's", tries=(1, 5))
+    classifier_lr: float | None = hyper(None, "step size of the classifier; none: as lr", tries=(None, 0.05, 0.2))
     lam: float = hyper(1.0, "pull to the global prototypes, from round 2 on; 0 removes it", tries=(0.1, 1.0, 3.0))
 
     predict = own_model
@@ -47,7 +48,9 @@ class FedPAC(FedAvg):
     def phases(self) -> Phases:
         return (
             Derive(self.statistics),
-            Train((CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True),
+            Train(
+                (CLASSIFIER,), (self.classifier_loss,), self.classifier_epochs, on_features=True, lr=self.classifier_lr
+            ),
             Train((EXTRACTOR,), (self.loss,), self.epochs),
             Derive(self.prototypes),
         )

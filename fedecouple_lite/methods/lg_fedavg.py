@@ -14,7 +14,10 @@ from .fedavg import FedAvg, own_model
 
 @dataclass(frozen=True)
 class LGFedAvg(FedAvg):
-    """Trains as FedAvg does; only phi travels."""
+    """Trains as FedAvg does; only phi travels.
+
+    The authors' code averages phi with equal weights; here weights are by size, as for every method.
+    """
 
     shared = (CLASSIFIER,)
     predict = own_model

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,12 @@ PRESETS = {
     "small": Preset(
         datasets=("mnist", "fashion_mnist"),
         partitions=("Dirichlet 0.1",),
-        setting=Setting(rounds=40, per_client=90, test_share=1 / 3),
+        setting=Setting(rounds=40, per_client=90, test_share=1 / 3, keep_test=True),
         common={"epochs": 2, "batch_size": 20},
     ),
     "paper": Preset(
         datasets=DATASETS_BY_COST,
-        setting=Setting(rounds=200, per_client=900, test_share=1 / 3),
+        setting=Setting(rounds=200, per_client=900, test_share=1 / 3, keep_test=True),
         tuning_rounds=50,
         common={"epochs": 5, "batch_size": 50},
     ),
@@ -133,10 +132,13 @@ def command_line_of(setting: Setting, name: str, method: FedAvg, seed: int) -> s
     words = [f"python -m fedecouple_lite run --method {name} --seed {seed}"]
     for setting_field in fields(Setting):
         value = getattr(setting, setting_field.name)
-        if value != setting_field.default:
+        if value is True:  # a switch: the flag alone
+            words.append(flag_of(setting_field.name))
+        elif value != setting_field.default:
             words.append(f"{flag_of(setting_field.name)} {shlex.quote(str(value))}")
     for hyper_parameter in hypers(method):
-        words.append(f"{flag_of(hyper_parameter)} {getattr(method, hyper_parameter)}")
+        value = getattr(method, hyper_parameter)
+        words.append(f"{flag_of(hyper_parameter)} {'none' if value is None else value}")
     return " ".join(words)
 
 
@@ -201,7 +203,7 @@ def measure_method(preset: Preset, setting: Setting, name: str, folder: Path, on
         result, method = run_halving_lr(setting, name, tuned, seed, folder, on_round)
         row = table([result]).drop(columns="seconds")
         row["command"] = command_line_of(setting, name, method, seed)
-        row["hyperparameters"] = json.dumps(asdict(method))
+        row["hyperparameters"] = row.pop("hyperparameters")  # last
         rows.append(row)
     return pd.concat(rows)
 

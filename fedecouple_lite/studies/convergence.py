@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..client import Trained, forward, run_phases
+from ..client import Trained, forward, run_phases, trainable
 from ..engine import State, images_of
 from ..methods import FedAvg
 from ..models import DecoupledNet
@@ -76,7 +76,7 @@ class Recorder:
         return phase.compute(self.net, inputs, self.y, every_image)
 
     def train(self, phase: Train, client: Tensors, inputs: Tensor) -> Trained:
-        weights = pick(client, *phase.prefixes)
+        weights = trainable(self.net, client, phase.prefixes)
         self.parts.append(Part(phase, weights, client, self.download, inputs, self.y))
         return Trained(tensors={}, loss=inputs.new_zeros(()), steps=torch.tensor(0))
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -16,15 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import DATASETS, load
+from .. import __version__
+from ..augment import AUGMENTATIONS
+from ..data import DATASETS, Dataset, files_of, load
 from ..engine import BACKENDS, State, rounds
-from ..errors import require
+from ..errors import is_whole_number, require
 from ..files import write_whole
 from ..hyper import hypers
 from ..methods import FedAvg
 from ..models import NETS, DecoupledNet, net_for
 from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..phases import Train
+from .fingerprints import code_digest
 
 Run = dict[str, Any]  # what a run's JSON file holds; `run` says what that is
 OnRound = Callable[[State | None], None]  # called after every round; None: the run was there already
@@ -32,12 +36,29 @@ Watch = Callable[[str, int, State | None], None]  # the same for many runs: labe
 
 SUMMARY_ROUNDS = 5  # a run is summed up by the mean of its last five evaluated rounds, never by its best
 
-load_once = lru_cache(maxsize=2)(load)  # a comparison asks for its data set again for every run
+FORMAT = 2  # of a run's file; a file of another format is made again
 
 
 def flag(default: Any, meaning: str) -> Any:
     """A field of Setting: its default, and its meaning for `--help`."""
     return field(default=default, metadata={"help": meaning})
+
+
+def load_once(name: str) -> Dataset:
+    """`load`, remembered for as long as the files that the data set is read from do not change: a comparison asks for
+    its data set again for every run."""
+    return _load_at(name, files_of(name))
+
+
+@lru_cache(maxsize=2)
+def _load_at(name: str, files: tuple) -> Dataset:
+    return load(name)
+
+
+@lru_cache(maxsize=16)
+def structure_of(in_shape: tuple[int, ...], classes: int, name: str | None) -> str:
+    """The digest of a built-in net."""
+    return net_for(in_shape, classes, name).structure
 
 
 def watch_nothing(label: str, seed: int, state: State | None) -> None:
@@ -57,13 +78,22 @@ class Setting:
     clients: int = flag(20, "number of clients")
     test_share: float = flag(0.5, "share of each client's images kept for testing")
     per_client: int | None = flag(None, "at most so many images a client, test ones included")
+    keep_test: bool = flag(False, "test on images of the set's own test part, and train on none of them")
     participation: float = flag(1.0, "share of the clients in each round's cohort")
     evaluate_on: str = flag("test", "which images to predict: test, or validation (held out of the training images)")
     rounds: int = flag(15, "rounds of training")
     eval_every: int = flag(1, "rounds between evaluations")
+    augment: str | None = flag(None, ", ".join(AUGMENTATIONS) + ": random views of colour images in training")
     net: str | None = flag(None, ", ".join(NETS) + " (by image size)")
     device: str = flag("cpu", "cpu, cuda, cuda:1, mps")
     backend: str = flag("auto", ", ".join(BACKENDS))
+
+    def __post_init__(self) -> None:
+        """NumPy's numbers become Python's, so that a setting can be written as JSON."""
+        for setting_field in fields(self):
+            value = getattr(self, setting_field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, setting_field.name, value.item())
 
     def federation(self, seed: int) -> Federation:
         """The data set, divided with `seed`, on the device. Raises ValueError where one of them cannot be had."""
@@ -77,6 +107,7 @@ class Setting:
             seed,
             test_share=self.test_share,
             per_client=self.per_client,
+            keep_test=self.keep_test,
             **self.partition_options(),
         )
         federation = federation.to(self.device)
@@ -114,11 +145,12 @@ def run(
 ) -> Run:
     """Train `method` in `setting`; write settings, versions and every round's metrics to the JSON file `out`.
 
-    on_round is called after every round. Interrupted, the file keeps the rounds finished, with ``"finished": false``.
+    on_round is called after every round. Interrupted, the file keeps the rounds finished, with ``"finished": false``; a
+    finished file is replaced only by a finished one. ValueError, before any training, where `out` cannot be written.
     """
     federation = setting.federation(seed)
     net = setting.build_net()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     states = rounds(
         method,
         net,
@@ -128,6 +160,7 @@ def run(
         participation=setting.participation,
         backend=setting.backend,
         eval_every=setting.eval_every,
+        augment=setting.augment,
     )
     result = description(setting, method, seed, federation, label)
     result |= {"finished": False, "records": ()}
@@ -137,10 +170,22 @@ def run(
             on_round(state)
         result["finished"] = True
     finally:
-        if result["records"]:
+        if result["finished"] or (result["records"] and finished_run(out) is None):
             text = json.dumps(as_json(result), indent=1) + "\n"
             write_whole(out, lambda part: part.write_text(text))
     return as_json(result)
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder of `out` and raise ValueError where no file `out` can be written in it."""
+    if out.is_dir():
+        raise ValueError(f"out={str(out)!r} is a folder; it must be the path of a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"out={str(out)!r} cannot be written: {error}") from None
 
 
 def description(setting: Setting, method: FedAvg, seed: int, federation: Federation, label: str) -> Run:
@@ -148,12 +193,19 @@ def description(setting: Setting, method: FedAvg, seed: int, federation: Federat
     name = type(method).__name__
     given = {key: value for key, value in asdict(setting).items() if value is not None}
     return {
+        "format": FORMAT,
+        "digest": digest(setting, method, seed),
         "label": label or name,
         "method": {"name": name, **asdict(method)},
         "setting": {**OPTIONS[setting.partition], **given},  # the partition's defaults, where nothing was given
-        "seed": seed,
-        "split": unevenness(federation.label_counts()),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "seed": int(seed),
+        "split": unevenness(federation.label_counts("train"), federation.label_counts("test")),
+        "versions": {
+            "fedecouple_lite": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
         "hardware": {"processor": platform.machine(), "cores": os.cpu_count(), "gpu": name_of_gpu()},
     }
 
@@ -172,45 +224,64 @@ def compare(
     folder: Path,
     on_round: Watch = watch_nothing,
     trials: int = 1,
+    fixed: Collection[str] = (),
+    budget: int | None = None,
 ) -> list[Run]:
     """Every method with every seed: the same splits, starting weights, sample order and number of passes for all.
 
-    trials: hyper-parameters tried by `tune` for each method and seed; 1 takes them as they are. Each (method, seed) is
-    a file in `folder`, named by a digest of what it depends on: a second call, or one after an interruption, runs only
-    what is missing. on_round(label, seed, state) watches; state None: it was there already.
+    trials: hyper-parameters tried by `tune` for each method and seed; 1 takes them as they are. fixed: names that
+    tuning leaves alone, such as those that a user has given. budget: gradient steps per batch and round, which every
+    method's epochs are set to (`at_equal_steps`), also in every trial; None leaves the epochs.
+
+    Each (method, seed) is a file in `folder`, named by a digest of what it depends on: a second call, or one after an
+    interruption, runs only what is missing. on_round(label, seed, state) watches; state None: it was there already.
+    ValueError where nobody has a test image.
     """
     results = []
     for seed in seeds:
+        check_test_images(setting, seed)
         for label, method in methods.items():
             on_trial = partial(on_round, f"tuning {label}", seed)
-            tuned = tune(setting, method, seed, trials, folder / "tuning", on_trial)
+            tuned = tune(setting, method, seed, trials, folder / "tuning", on_trial, fixed, budget)
             result = run_or_read(setting, tuned, seed, folder, partial(on_round, label, seed), label)
             results.append(result)
     return results
 
 
+def check_test_images(setting: Setting, seed: int) -> None:
+    """Raise ValueError where the setting leaves no client an image to predict."""
+    federation = setting.federation(seed)
+    if not sum(len(index) for index in federation.test):
+        few = f"test_share={setting.test_share} and per_client={setting.per_client} with clients={setting.clients}"
+        raise ValueError(f"{few} leave nobody a {setting.evaluate_on} image: there is nothing to compare")
+
+
 def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: OnRound, label: str) -> Run:
     """The run's file in `folder`, where there is a finished one; else `run`, which makes it."""
-    path = folder / f"{label}-{seed}-{digest(setting, method, seed)}.json"
+    stands_for = digest(setting, method, seed)
+    path = folder / f"{label}-{seed}-{stands_for}.json"
     old = finished_run(path)
-    if old is None:
+    if old is None or old["digest"] != stands_for:
         return run(setting, method, seed, path, on_round, label)
     on_round(None)
     return {**old, "label": label}
 
 
 def finished_run(path: Path) -> Run | None:
-    """The run in this file; None where there is no file, a damaged one, or one of a run that was interrupted."""
+    """The run in this file; None where there is no file, a damaged one, one of another format, or one of a run that was
+    interrupted."""
     try:
         result = json.loads(path.read_text())
-        is_whole = result["finished"] and bool(result["records"])
+        is_whole = result["format"] == FORMAT and result["finished"] and bool(result["records"])
+        is_whole = is_whole and isinstance(result["digest"], str)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return result if is_whole else None
 
 
 def digest(setting: Setting, method: FedAvg, seed: int) -> str:
-    """Ten hexadecimal digits that stand for everything a run depends on.
+    """Sixteen hexadecimal digits that stand for everything a run depends on: the setting, the content of the data, the
+    net, the method's hyper-parameters and its code, the seed, and the library's version.
 
     Examples
     --------
@@ -221,26 +292,45 @@ def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
     False
     """
-    depends_on = [asdict(setting), type(method).__name__, asdict(method), seed]
+    data = load_once(setting.dataset)
+    depends_on = {
+        "setting": asdict(setting),
+        "data": data.digest,
+        "net": structure_of(data.in_shape, len(data.classes), setting.net),
+        "method": [type(method).__name__, asdict(method), code_digest(type(method))],
+        "seed": int(seed),
+        "version": __version__,
+        "format": FORMAT,
+    }
     text = json.dumps(as_json(depends_on), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def tune(
-    setting: Setting, method: FedAvg, seed: int, trials: int, folder: Path, on_round: OnRound = lambda state: None
+    setting: Setting,
+    method: FedAvg,
+    seed: int,
+    trials: int,
+    folder: Path,
+    on_round: OnRound = lambda state: None,
+    fixed: Collection[str] = (),
+    budget: int | None = None,
 ) -> FedAvg:
-    """`method` with the best of `trials` sets of hyper-parameters: its own, then others drawn from their `tries`.
+    """`method` with the best of `trials` sets of hyper-parameters: its own, then others drawn from their `tries`, those
+    in `fixed` left alone; each brought to the `budget` of gradient steps, if there is one, before it is tried.
 
     Best is the personal accuracy, mean of the last five rounds, on validation images taken out of this seed's training
     images: no test image plays a part. A trial that diverges counts as worst. Trials are files, like all runs.
+    ValueError where there is nothing to validate on.
     """
-    require(trials >= 1, "trials", trials, "at least 1")
+    require(is_whole_number(trials) and trials >= 1, "trials", trials, "a whole number >= 1")
+    to_try = candidates(method, seed, trials, fixed, budget)
     if trials == 1:
-        return method
+        return to_try[0]
     held_out = replace(setting, evaluate_on="validation")
-    tried = candidates(method, seed, trials)
+    check_test_images(held_out, seed)
     scores = []
-    for candidate in tried:
+    for candidate in to_try:
         try:
             result = run_or_read(held_out, candidate, seed, folder, on_round, type(method).__name__)
             last_rounds = result["records"][-SUMMARY_ROUNDS:]
@@ -248,31 +338,43 @@ def tune(
         except FloatingPointError:
             scores.append(-1.0)
     best = int(np.argmax(scores))
-    return tried[best]
+    return to_try[best]
 
 
-def candidates(method: FedAvg, seed: int, trials: int) -> list[FedAvg]:
+def candidates(
+    method: FedAvg, seed: int, trials: int, fixed: Collection[str] = (), budget: int | None = None
+) -> list[FedAvg]:
     """`method` as it is, then others drawn without repetition from all combinations of its hyper-parameters' `tries`:
-    `trials` in all, or fewer where there are no more.
+    `trials` in all, or fewer where there are no more. Those in `fixed` keep their value. With a budget each is brought
+    to it, and the ones for which it is too small are left out; ValueError where it is too small for `method`.
 
     Examples
     --------
     >>> from fedecouple_lite import make
     >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3)]
     [0.1, 0.05, 0.02]
+    >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3, fixed=["lr"])]
+    [0.1]
     """
+    first = method if budget is None else at_equal_steps(method, budget)
     tries = {}
     for name, hyper_parameter in hypers(method).items():
-        if hyper_parameter.metadata["tries"]:
+        if hyper_parameter.metadata["tries"] and name not in fixed:
             tries[name] = hyper_parameter.metadata["tries"]
     grid = []
     for values in product(*tries.values()):
         chosen = dict(zip(tries, values, strict=True))
         grid.append(replace(method, **chosen))
     order = np.random.default_rng([seed, len(grid)]).permutation(len(grid))
-    in_random_order = [grid[i] for i in order]
-    all_different = list(dict.fromkeys([method, *in_random_order]))
-    return all_different[:trials]
+    different = {first: None}
+    for i in order:
+        if len(different) == trials:
+            break
+        if budget is None:
+            different[grid[i]] = None
+        elif fits(grid[i], budget):
+            different[at_equal_steps(grid[i], budget)] = None
+    return list(different)[:trials]
 
 
 def steps_per_batch(method: FedAvg) -> int:
@@ -304,13 +406,17 @@ def at_equal_steps(method: FedAvg, budget: int) -> FedAvg:
     >>> at_equal_steps(make("fedecouple"), budget=11).epochs
     5
     """
-    most = 0
-    for epochs in range(1, budget + 1):
-        if steps_per_batch(replace(method, epochs=epochs)) <= budget:
-            most = epochs
-    if most == 0:
+    if not fits(method, budget):
         raise ValueError(f"budget={budget} is below one epoch of {type(method).__name__}")
+    most = 1
+    while steps_per_batch(replace(method, epochs=most + 1)) <= budget:
+        most += 1
     return replace(method, epochs=most)
+
+
+def fits(method: FedAvg, budget: int) -> bool:
+    """Whether one local epoch of `method` is within the budget of steps per batch."""
+    return steps_per_batch(replace(method, epochs=1)) <= budget
 
 
 def as_json(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,10 +12,25 @@ from scipy.stats import ttest_rel
 
 from .experiment import SUMMARY_ROUNDS, Run
 
-# Accuracies of the tables for people, with their headings ...
-ACCURACIES = {"personal": "personal %", "percentile10": "10th percentile of clients %", "global": "global %"}
+# Accuracies of the tables for people, with their headings: a client's model after its last local training, and what it
+# would receive now, before training (`engine.evaluate` says it exactly) ...
+ACCURACIES = {
+    "personal": "personal %, trained",
+    "personal_received": "personal %, received",
+    "percentile10": "10th percentile of clients %, trained",
+    "global": "global %",
+}
 # ... and costs, each with its heading and what it is divided by.
-COSTS = {"steps": ("steps", 1), "upload_bytes": ("KB up", 1000), "download_bytes": ("KB down", 1000)}
+COSTS = {
+    "steps": ("steps", 1),
+    "predict_steps": ("steps to predict", 1),
+    "upload_bytes": ("KB up", 1000),
+    "download_bytes": ("KB down", 1000),
+}
+LEGEND = (
+    "p: paired t-test over seeds of `personal %, trained` against the best other method. Which one that is was chosen "
+    "afterwards, from these same runs, so p is no more than a hint."
+)
 
 
 class PairedLead(NamedTuple):
@@ -48,7 +64,8 @@ def paired_lead(ours: pd.Series | np.ndarray, theirs: pd.Series | np.ndarray) ->
 
 
 def table(results: Sequence[Run]) -> pd.DataFrame:
-    """One row per (method, seed): each figure's mean over the last five evaluated rounds.
+    """One row per (method, seed): each figure's mean over the last five evaluated rounds, and the hyper-parameters that
+    the run had, as JSON.
 
     Examples
     --------
@@ -62,7 +79,10 @@ def table(results: Sequence[Run]) -> pd.DataFrame:
         records = pd.DataFrame(run["records"])
         figures = records.drop(columns=["accuracies", "round"]).astype(float)
         last_rounds = figures.tail(SUMMARY_ROUNDS)
-        rows.append({"method": run["label"], "seed": run["seed"], **last_rounds.mean()})
+        row = {"method": run["label"], "seed": run["seed"], **last_rounds.mean()}
+        if "method" in run:
+            row["hyperparameters"] = json.dumps({k: v for k, v in run["method"].items() if k != "name"})
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -79,7 +99,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     >>> print(f"{figures.loc['A', ('p', '')]:.3f}")
     0.205
     """
-    figures = rows.drop(columns=["seed"]).groupby("method", sort=False).agg(["mean", "std"])
+    numbers = rows.drop(columns=["seed", "hyperparameters"], errors="ignore")
+    figures = numbers.groupby("method", sort=False).agg(["mean", "std"])
     personal = rows.pivot(index="seed", columns="method", values="personal")
     for method in figures.index:
         others = personal.drop(columns=[method])
@@ -96,18 +117,56 @@ def as_table(rows: pd.DataFrame) -> pd.DataFrame:
     gradient steps of all clients and kilobytes of each, per round. "-": there is no such figure."""
     figures = summary(rows)
     shown = pd.DataFrame(index=figures.index)
+    there = set(figures.columns.get_level_values(0))
     for key, heading in ACCURACIES.items():
+        if key not in there:
+            continue
         percent = 100 * figures[key]
         shown[heading] = [_mean_and_std(mean, std) for mean, std in zip(percent["mean"], percent["std"], strict=True)]
     shown["p"] = [_number(p, digits=3) for p in figures["p"]]
     for key, (heading, unit) in COSTS.items():
+        if key not in there:
+            continue
         shown[heading] = [_number(mean / unit, digits=0) for mean in figures[key, "mean"]]
     return shown.reset_index()
 
 
 def as_text(results: Sequence[Run]) -> str:
-    """`as_table` of these runs, as text."""
-    return as_table(table(results)).to_string(index=False)
+    """`as_table` of these runs, its legend, and the hyper-parameters that each method had, as text."""
+    rows = table(results)
+    lines = [as_table(rows).to_string(index=False)]
+    if rows["method"].nunique() > 1 and rows["seed"].nunique() > 1:
+        lines.append(LEGEND)
+    return "\n".join([*lines, *chosen(rows)])
+
+
+def chosen(rows: pd.DataFrame) -> list[str]:
+    """A line for what all runs had in common, and one for each method's own hyper-parameters; where seeds differ, one
+    value for each of them.
+
+    Examples
+    --------
+    >>> values = ['{"lr": 0.1, "epochs": 5}', '{"lr": 0.2, "epochs": 5}', '{"lr": 0.1, "epochs": 5, "mu": 1.0}']
+    >>> rows = pd.DataFrame({"method": ["A", "A", "B"], "seed": [0, 1, 0], "hyperparameters": values})
+    >>> print("\\n".join(chosen(rows)))
+    all methods: epochs 5
+    A: lr 0.1 / 0.2
+    B: lr 0.1, mu 1.0
+    """
+    if "hyperparameters" not in rows:
+        return []
+    values = rows["hyperparameters"].map(json.loads)
+    shared = {k: v for k, v in values.iloc[0].items() if all(k in one and one[k] == v for one in values)}
+    lines = ["all methods: " + ", ".join(f"{name} {value}" for name, value in shared.items())] if shared else []
+    for method, of_method in values.groupby(rows["method"], sort=False):
+        words = []
+        for name in of_method.iloc[0]:
+            if name not in shared:
+                of_seeds = [str(one[name]) for one in of_method]
+                words.append(f"{name} {' / '.join(of_seeds) if len(set(of_seeds)) > 1 else of_seeds[0]}")
+        if words:
+            lines.append(f"{method}: " + ", ".join(words))
+    return lines
 
 
 def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
