@@ -6,12 +6,12 @@ PY := $(BIN)/python
 # Every program here runs one thread per client; BLAS pools beside them only get in the way.
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo lab test unit notebooks lint browser bench clean
+.PHONY: help demo lab test unit slow notebooks lint browser bench clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make test       every check: lint, types, unit tests, notebooks"
+	@echo "make test       every check: lint, types, unit tests, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
 	@echo "make bench      speed, as ratios to a bare training loop"
 	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
@@ -32,7 +32,7 @@ demo: $(VENV)/.ready
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-test: lint unit notebooks
+test: lint unit slow notebooks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -40,9 +40,13 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready $(VENV)/widgets7
-	$(PY) -m pytest tests --ignore tests/notebooks --ignore tests/browser
+	$(PY) -m pytest tests --ignore tests/notebooks --ignore tests/browser --ignore tests/slow
 	$(PY) -m pytest --doctest-modules fedecouple_lite
 	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest tests/test_widgets.py -W ignore::DeprecationWarning
+
+# Many random cases: all backends against each other, all settings.
+slow: $(VENV)/.ready
+	$(PY) -m pytest tests/slow
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
 $(VENV)/widgets7: $(VENV)/.ready

@@ -48,7 +48,7 @@ def measure() -> pd.DataFrame:
     """Run, or read back, everything; one row per table, alpha, method and seed."""
     parts = []
     with tqdm(total=len(ALPHAS) * len(SEEDS) * len(METHODS), unit="method") as bar:
-        for alpha, seed, name in product(SEEDS, ALPHAS, METHODS):
+        for seed, alpha, name in product(SEEDS, ALPHAS, METHODS):
             parts += measure_method(alpha, seed, name)
             bar.update()
     return pd.concat(parts).sort_values(["equal", "alpha"], kind="stable")

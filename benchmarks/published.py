@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+import fedecouple_lite
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "data" / "results"
@@ -15,7 +17,11 @@ RUNS = ROOT / "runs"  # finished runs, read back by a second call
 
 def versions() -> dict[str, str]:
     """What the figures depend on, besides settings and hardware."""
-    return {"python": platform.python_version(), "torch": torch.__version__}
+    return {
+        "fedecouple_lite": fedecouple_lite.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def write_about(path: Path, about: dict[str, Any]) -> None:

@@ -39,16 +39,19 @@ MAX_STACK = {"cpu": 10, "cuda": 128}
 
 @dataclass(frozen=True)
 class Origin:
-    """What a State belongs to: the method's class, and digests of the net's structure and of the federation."""
+    """What a State belongs to: the method's class, digests of the net's structure and of the federation, and the dtype
+    that images come in."""
 
     method: str
     net: str
     federation: str
+    dtype: str
 
     @classmethod
     def of(cls, method: FedAvg, net: DecoupledNet, federation: Federation) -> Origin:
         kind = type(method)
-        return cls(f"{kind.__module__}.{kind.__qualname__}", net.structure, federation.digest)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return cls(name, net.structure, federation.digest, str(federation.data.mean.dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +181,9 @@ def check_origin(state: State | None, method: FedAvg, net: DecoupledNet, federat
     if state.origin is None:
         return
     here = Origin.of(method, net, federation)
-    for name in ("method", "net", "federation"):
-        before, now = getattr(state.origin, name), getattr(here, name)
+    for name in ("method", "net", "federation", "dtype"):
+        before = getattr(state.origin, name)
+        now = getattr(here, name)
         if before != now:
             raise ValueError(f"state belongs to another {name} ({before}, not {now}): start anew, with state=None")
 

@@ -30,3 +30,13 @@ def arrays(n: int = 30, classes: int = 3, size: int = 8, seed: int = 0) -> tuple
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 255, (n, size, size), dtype=np.uint8)
     return x, rng.permutation(np.arange(n) % classes)
+
+
+def difference(a: State, b: State) -> float:
+    """The largest difference of any tensor of any client or the server."""
+    largest = 0.0
+    for x, y in zip((a.server, *a.clients), (b.server, *b.clients), strict=True):
+        assert x.keys() == y.keys()
+        for name in x:
+            largest = max(largest, (x[name] - y[name]).abs().max().item())
+    return largest

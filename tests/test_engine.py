@@ -247,6 +247,7 @@ def test_a_state_of_something_else_is_refused(net, federation, few, digits):
         ("another method", (make("fedper", **QUICK), net, federation)),
         ("another net", (method, other_net, federation)),
         ("another federation", (method, net, other_split)),
+        ("another dtype", (method, net, federation.to(dtype=torch.float64))),
         ("state has 4 clients; federation has 6", (method, net, more)),
     ):
         with pytest.raises(ValueError, match=message):

@@ -2,28 +2,18 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import last
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers import difference, last
 
-from fedecouple_lite import METHODS, Federation, from_arrays, make, net_for, rounds, split
+from fedecouple_lite import rounds, split
 from fedecouple_lite.methods import FedAvg, FedRep
 from fedecouple_lite.phases import Derive, Train
 from fedecouple_lite.stacked import CannotStack
 
 BACKENDS = ("auto", "loop", "threads", "vmap")
 QUICK = {"lr": 0.1, "epochs": 1, "batch_size": 8}
-
-
-def difference(a, b):
-    """The largest difference of any tensor of any client or the server."""
-    pairs = [*zip(a.clients, b.clients, strict=True), (a.server, b.server)]
-    assert all(x.keys() == y.keys() for x, y in pairs)
-    return max(((x[n] - y[n]).abs().max().item() for x, y in pairs for n in x), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -155,42 +145,3 @@ def test_a_derived_tensor_that_counts_padding_is_refused_by_vmap(net, few):
         last(rounds(Blind(**QUICK), net, federation, rounds=1, backend="vmap"))
     runs = [last(rounds(Blind(**QUICK), net, federation, rounds=1, backend=b)) for b in ("auto", "loop")]
     assert difference(*runs) == 0
-
-
-METHOD_NAMES = sorted(METHODS)
-
-
-@given(
-    st.sampled_from(METHOD_NAMES),
-    st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    st.integers(1, 64),
-    st.integers(0, 10**6),
-    st.booleans(),
-)
-@settings(max_examples=50, deadline=None)
-def test_backends_agree_on_random_tiny_federations(name, sizes, batch_size, seed, one_class):
-    """Clients of 1 to 40 images, some of one class, batches of 1 to 64, in float64 to 1e-10."""
-    federation = tiny_federation(sizes, seed, one_class)
-    net = net_for((1, 8, 8), 4)
-    method = make(name, lr=0.05, epochs=1, batch_size=batch_size)
-    loop, threads, vmap = (
-        last(rounds(method, net, federation, rounds=2, seed=seed, backend=b)) for b in ("loop", "threads", "vmap")
-    )
-    assert difference(loop, threads) == 0
-    assert difference(loop, vmap) < 1e-10
-    for key in ("steps", "predict_steps", "newcomers"):
-        assert loop.records[-1][key] == vmap.records[-1][key]
-
-
-def tiny_federation(sizes, seed, one_class):
-    """Clients of these sizes on made-up images in float64; with one_class the first has images of one class only."""
-    rng = np.random.default_rng(seed)
-    total = sum(sizes)
-    x = rng.integers(0, 17, (2 * total, 8, 8), dtype=np.uint8)
-    y = rng.integers(0, 4, 2 * total)
-    if one_class:
-        y[: sizes[0]] = 2
-    data = from_arrays("tiny", x, y, x[:0], y[:0], range(4))
-    ends = np.cumsum(sizes)
-    train = tuple(torch.arange(end - size, end) for size, end in zip(sizes, ends, strict=True))
-    return Federation(data, train, tuple(index + total for index in train)).to(dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import last, same
+from helpers import difference, last, same
 from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, make, net_for, rounds, split
@@ -10,13 +10,6 @@ from fedecouple_lite import engine as engine_module
 from fedecouple_lite.engine import backends_for, threads_for
 
 QUICK = {"lr": 0.05, "epochs": 2, "batch_size": 8}
-
-
-def difference(a, b):
-    """The largest difference of any tensor of any client or the server."""
-    pairs = [*zip(a.clients, b.clients, strict=True), (a.server, b.server)]
-    assert all(x.keys() == y.keys() for x, y in pairs)
-    return max((x[n] - y[n]).abs().max().item() for x, y in pairs for n in x)
 
 
 @pytest.mark.parametrize("name", METHODS)
