@@ -6,28 +6,34 @@ import inspect
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from functools import wraps
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import numpy as np
+import pandas as pd
 import typer
 from tqdm import tqdm
 
 from . import engine
 from .data import data_folder, load
 from .engine import State
-from .errors import nearest
+from .files import check_writable, write_whole
 from .hyper import hypers
 from .methods import METHODS, FedAvg, make
 from .studies import experiment
-from .studies.benchmark import PRESETS, Preset, flag_of, length, length_of, measure
-from .studies.experiment import Run, Setting, check_writable
-from .studies.features import Space, embed, feature_space
+from .studies.benchmark import PRESETS, Preset, check_preset, flag_of, length, length_of, measure
+from .studies.experiment import Run, Setting
+from .studies.features import Space, embed, feature_space, has_umap
 from .studies.tables import as_text, leaderboard, margins, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -91,10 +97,9 @@ def with_exit_code(function: Command) -> Command:
     """`function`, but that an error is one message and an exit code in place of a traceback."""
 
     def run_guarded(**values: Any) -> None:
-        if threading.current_thread() is threading.main_thread():  # no other may set a handler
-            signal.signal(signal.SIGTERM, terminate)
         try:
-            function(**values)
+            with terminated_as_interrupted():
+                function(**values)
         except KeyboardInterrupt as interrupt:
             typer.echo("\nInterrupted; the rounds finished are kept.", err=True)
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
@@ -112,13 +117,26 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: what a batch system sends. It ends a run as Ctrl-C does."""
 
 
-def terminate(number: int, frame: object) -> None:
-    """The handler of SIGTERM."""
-    raise Terminated
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """While this lasts, SIGTERM raises Terminated."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def parse_hypers(words: list[str]) -> dict[str, str]:
-    """["--mu", "0.5", "--lr=0.1"] -> {"mu": "0.5", "lr": "0.1"}. ValueError for a word that is neither.
+def parse_hypers(words: Sequence[str], known: Sequence[str] = ()) -> dict[str, str]:
+    """["--mu", "0.5", "--lr=0.1"] -> {"mu": "0.5", "lr": "0.1"}. ValueError for a word that is neither; it suggests one
+    of the `known` flags.
 
     Examples
     --------
@@ -129,13 +147,36 @@ def parse_hypers(words: list[str]) -> dict[str, str]:
     rest = list(words)
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
-        if not flag.startswith("--") or not (equals or rest):
-            raise ValueError(f"{flag!r} is not understood; a hyper-parameter is given as --name value")
+        has_value = bool(equals) or (bool(rest) and not rest[0].startswith("--"))
+        if not flag.startswith("--") or not has_value:
+            hint = suggestion(flag, known) if flag not in known else ""
+            raise ValueError(f"{flag!r} is not understood; a hyper-parameter is given as --name value{hint}")
         if not equals:
             value = rest.pop(0)
         name = flag.removeprefix("--").replace("-", "_")
         values[name] = value
     return values
+
+
+def suggestion(flag: str, known: Sequence[str]) -> str:
+    """What to add to a message about this flag; nothing where no known one is like it.
+
+    Examples
+    --------
+    >>> suggestion("--rouns", ["--rounds", "--seed"])
+    '; did you mean --rounds?'
+    """
+    alike = get_close_matches(flag.lower().replace("_", "-"), known, n=1)
+    return f"; did you mean {alike[0]}?" if alike else ""
+
+
+def flags_of(context: typer.Context, methods: str) -> list[str]:
+    """All flags that this command takes with these methods, unknown ones left out: its own, then hyper-parameters."""
+    flags = [flag for parameter in context.command.params for flag in parameter.opts]
+    for name in methods.split(","):
+        if name in METHODS:
+            flags += [flag_of(hyper_parameter) for hyper_parameter in hypers(METHODS[name])]
+    return list(dict.fromkeys(flags))
 
 
 def progress_bar(total: int) -> tqdm:
@@ -176,7 +217,8 @@ def run(
     context: typer.Context, setting: Setting, method: str = "fedecouple", seed: int = 0, out: Path | None = None
 ) -> None:
     """Train one method; write settings, versions and each round's metrics to a JSON file."""
-    chosen = make_all(method, parse_hypers(context.args))[method]
+    methods, _ = make_all(method, context.args, flags_of(context, method))
+    chosen = methods[method]
     if out is None:
         of_setting = f"{method}-{Path(setting.dataset).stem}-{setting.partition}-{seed}"
         out = Path("runs") / f"{of_setting}-{experiment.digest(setting, chosen, seed)}.json"
@@ -200,45 +242,60 @@ def compare(
     equal_steps: EqualSteps = None,
     out: Path = COMPARED,
 ) -> None:
-    """Train several methods on the same splits: a table, CSV, curves and a dot plot. Hyper-parameters go to all that
-    know them, and tuning (--trials) leaves them alone."""
-    given = parse_hypers(context.args)
-    chosen = make_all(methods, given)
-    check_writable(out / "table.csv")
+    """Train several methods on the same splits: a table, CSV, curves and a dot plot. Hyper-parameters go to all methods
+    that know them, and tuning (--trials) leaves them alone. With --equal-steps all runs, trials too, keep to that
+    budget; steps spent only to predict are outside it, in a column of their own. The table says which hyper-parameters
+    each method had."""
+    chosen, given = make_all(methods, context.args, flags_of(context, methods))
+    if equal_steps is not None and "epochs" in given:
+        raise ValueError(f"equal_steps={equal_steps} sets the epochs, and so does epochs={given['epochs']}: give one")
+    experiment.check_comparison(setting, chosen, range(seeds), trials, tuple(given), equal_steps)
+    check_all_writable(out, "table.csv", "curves.png", "dots.png")
     results, _ = compare_and_print(setting, chosen, seeds, out / "runs", trials, tuple(given), equal_steps)
 
     from .course import plots
 
     rows = table(results)
-    rows.to_csv(out / "table.csv", index=False)
-    plots.curves(results).savefig(out / "curves.png", dpi=130)
-    plots.dots(rows).savefig(out / "dots.png", dpi=130)
+    save_table(rows, out / "table.csv")
+    save_figure(plots.curves(results), out / "curves.png")
+    save_figure(plots.dots(rows), out / "dots.png")
     print(f"table.csv, curves.png and dots.png are in {out}/")
 
 
-def make_all(names: str, values: Mapping[str, str]) -> dict[str, FedAvg]:
-    """The methods in a comma-separated list, each with those of the hyper-parameters that it knows. ValueError for an
-    unknown method, or a hyper-parameter that none of them knows."""
+def check_all_writable(folder: Path, *names: str) -> None:
+    """Raise ValueError where one of these files cannot be written in `folder`."""
+    for name in names:
+        check_writable(folder / name)
+
+
+def save_table(rows: pd.DataFrame, path: Path) -> None:
+    """`rows` as CSV."""
+    write_whole(path, lambda part: rows.to_csv(part, index=False))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """`figure` as PNG."""
+    write_whole(path, lambda part: figure.savefig(part, dpi=130, format="png"))
+
+
+def make_all(names: str, words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, FedAvg], dict[str, str]]:
+    """The methods in a comma-separated list, each with those of the hyper-parameters in `words` that it knows; and all
+    of these, by name. ValueError for an unknown method, or a hyper-parameter that none of them knows: it suggests one
+    of the `known` flags."""
+    values = parse_hypers(words, known)
     methods = {}
     used: set[str] = set()
     for name in names.split(","):
-        known = hypers(METHODS[name]) if name in METHODS else {}
-        own_values = {key: value for key, value in values.items() if key in known}
+        of_method = hypers(METHODS[name]) if name in METHODS else {}
+        own_values = {key: value for key, value in values.items() if key in of_method}
         methods[name] = make(name, **own_values)
         used.update(own_values)
     for key, value in values.items():
         if key not in used:
             to_whom = f"any of methods={names!r}" if len(methods) > 1 else f"method={names!r}"
-            raise ValueError(f"{key}={value!r} means nothing to {to_whom}; {nearest(key, names_of_flags(methods))}")
-    return methods
-
-
-def names_of_flags(methods: Mapping[str, FedAvg]) -> list[str]:
-    """All that may be given beside these methods: fields of Setting, their hyper-parameters, and the commands' own."""
-    of_setting = [field.name for field in fields(Setting)]
-    of_methods = [name for method in methods.values() for name in hypers(method)]
-    of_commands = ["method", "methods", "seed", "seeds", "trials", "equal_steps", "out"]
-    return list(dict.fromkeys([*of_setting, *of_methods, *of_commands]))
+            hint = suggestion(flag_of(key), known) or f"; choose from {', '.join(known)}"
+            raise ValueError(f"{key}={value!r} means nothing to {to_whom}{hint}")
+    return methods, values
 
 
 @command
@@ -248,6 +305,7 @@ def demo(
     """FedAvg, FedRep and FedeCouple on real handwritten digits: a table, and figures."""
     from .course import plots
 
+    check_all_writable(out, "accuracy.png", "clients.png", "features.png")
     setting = Setting(rounds=rounds)
     methods = {
         "FedAvg": make("fedavg"),
@@ -255,6 +313,9 @@ def demo(
         "FedRep": make("fedrep"),
         "FedeCouple": make("fedecouple"),
     }
+    if embedding == "umap" and not has_umap():
+        print("umap-learn is not installed (pip install umap-learn): features.png will be a PCA in place of a UMAP.")
+        embedding = "pca"
     print("20 clients share 1,797 real digits unevenly (Dirichlet 0.3); mean +- std over seeds.")
     # UMAP compiles for ten seconds and more: a second process does so beside the training and later draws the map.
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
@@ -268,9 +329,14 @@ def demo(
         spaces = before_and_after(setting, state)
         feature_map = artist.apply_async(plots.feature_map, (spaces, embedding))
         print("Drawing ...")
-        plots.curves(results).savefig(out / "accuracy.png", dpi=130)
-        plots.client_bars(results).savefig(out / "clients.png", dpi=130)
-        feature_map.get().savefig(out / "features.png", dpi=130)
+        save_figure(plots.curves(results), out / "accuracy.png")
+        save_figure(plots.client_bars(results), out / "clients.png")
+        try:
+            figure = feature_map.get()
+        except ValueError as error:  # umap-learn is there, and cannot be loaded
+            print(f"{error}. features.png is a PCA in place of a UMAP.")
+            figure = plots.feature_map(spaces, "pca")
+        save_figure(figure, out / "features.png")
     print(f"accuracy.png, clients.png and features.png are in {out}/. Next: `make lab` opens the notebooks.")
 
 
@@ -303,9 +369,13 @@ def benchmark(
     out: Path = Path("runs/benchmark"),
 ) -> None:
     """All methods on several image sets and partitions, tuned alike; resumable. "laptop": digits, in minutes; "small":
-    MNIST and Fashion-MNIST with few images, an hour; "paper": five sets in the literature's setting, for a GPU."""
+    MNIST and Fashion-MNIST with few images, an hour; "paper": five sets in the literature's setting, for a GPU. Epochs
+    are equal for all methods; table.csv counts gradient steps, those spent only to predict apart, and says which
+    hyper-parameters each run had."""
     chosen = changed_preset(PRESETS[preset], datasets, methods, seeds, rounds, device)
+    check_preset(chosen)
     folder = out / preset
+    check_writable(folder / "table.csv")
     with progress_bar(length(chosen)) as bar:
 
         def on_round(label: str, seed: int, state: State | None) -> None:
@@ -317,8 +387,7 @@ def benchmark(
                 bar.write(f"{dataset}, {partition}: not run. {problem}", file=sys.stderr)
 
         rows = measure(chosen, folder / "runs", on_round, on_cell)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(folder / "table.csv", index=False)
+    save_table(rows, folder / "table.csv")
     print("Personal accuracy in %, mean +- std over seeds (rank):")
     print(leaderboard(rows).to_string())
     if "fedecouple" in set(rows["method"]) and rows["method"].nunique() > 1:

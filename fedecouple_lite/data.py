@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
@@ -31,11 +31,13 @@ TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
     "cifar100": ("CIFAR100", {}),
 }
 DATASETS = ("digits", *TORCHVISION)
+FLOAT32_MAX = np.finfo(np.float32).max
+MOST_CLASSES = 10_000  # that labels alone may ask for: a net has an output for each number up to the largest
 # name -> where torchvision keeps its files, in the data folder
 FOLDERS = {
-    "mnist": "MNIST/raw",
-    "fashion_mnist": "FashionMNIST/raw",
-    "emnist": "EMNIST/raw",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "emnist": "EMNIST",
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
 }
@@ -72,10 +74,12 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that stand for the content: images, labels and class names."""
-        content = hashlib.blake2b(repr((self.classes, tuple(self.x.shape), str(self.x.dtype))).encode(), digest_size=8)
-        for array in (self.x, self.y):
-            content.update(array.cpu().contiguous().numpy().data)
+        """Sixteen hexadecimal digits that stand for the content: images, labels, class names, and which of the images
+        are the set's own test part."""
+        about = (self.classes, self.own_test, tuple(self.x.shape), self.x.dtype)
+        content = hashlib.blake2b(repr(about).encode(), digest_size=8)
+        for tensor in (self.x, self.y, self.mean, self.std):
+            content.update(tensor.cpu().contiguous().numpy().data)
         return content.hexdigest()
 
     @property
@@ -94,16 +98,23 @@ def from_arrays(
 ) -> Dataset:
     """A Dataset from arrays: x (n, H, W), (n, H, W, C) or (n, C, H, W), C 1 or 3, uint8 or float; y (n,) whole numbers.
 
-    Raises ValueError naming the array and what is wrong with it.
+    x_test and y_test may be empty. Raises ValueError naming the array and what is wrong with it.
     """
     x, y = _checked("train", np.asarray(x_train), np.asarray(y_train))
-    more_x, more_y = _checked("test", np.asarray(x_test), np.asarray(y_test))
+    more_x, more_y = np.asarray(x_test), np.asarray(y_test)
+    if more_x.shape[:1] == more_y.shape == (0,):  # no test part, of whatever shape and kind: an empty list is one
+        more_x, more_y = x[:0], y[:0]
+    more_x, more_y = _checked("test", more_x, more_y)
     if x.shape[1:] != more_x.shape[1:] or x.dtype != more_x.dtype or not len(x):
         raise ValueError(
             f"x_train ({x.dtype}, {x.shape}) must hold images, and x_test ({more_x.dtype}, {more_x.shape}) alike"
         )
     images = np.concatenate([x, more_x])
     labels = np.concatenate([y, more_y])
+    if classes is not None and np.ndim(classes) != 1:
+        raise ValueError(f"classes={classes!r} must be names, one for each label")
+    if classes is None and labels.max() >= MOST_CLASSES:
+        raise ValueError(f"labels reach {labels.max()}: number the classes from 0, or name them all in classes")
     names = tuple(str(label) for label in (range(labels.max() + 1) if classes is None else classes))
     if len(names) < 2 or labels.max() >= len(names):
         raise ValueError(f"labels reach {labels.max()} with {len(names)} classes: at least 2, and one for each label")
@@ -119,14 +130,13 @@ def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     """Images as (n, C, H, W), uint8 or float32, and labels as int64, or ValueError. part: "train" or "test"."""
     if y.ndim != 1 or x.ndim == 0 or len(x) != len(y):
         raise ValueError(f"x_{part} {x.shape} and y_{part} {y.shape} must hold one label for each image")
-    if not len(y):
-        y = y.astype(np.int64) if y.dtype.kind in "iufb" else np.zeros(0, np.int64)
     if not np.issubdtype(y.dtype, np.integer):
         numbers = "; give each class a number and put the names in classes" if y.dtype.kind in "USO" else ""
         raise ValueError(f"y_{part} ({y.dtype}) must be whole numbers >= 0{numbers}")
-    if len(y) and y.min() < 0:
-        raise ValueError(f"y_{part} (least {y.min()}) must be whole numbers >= 0")
-    if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all()):
+    labels = y.astype(np.int64)
+    if (labels < 0).any():  # also of unsigned numbers that are too large
+        raise ValueError(f"y_{part} (least {labels.min()}) must be whole numbers >= 0")
+    if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and (abs(x) <= FLOAT32_MAX).all()):
         raise ValueError(f"x_{part} ({x.dtype}) must be uint8, or float without NaN or infinite pixels")
     if x.ndim == 3:
         x = x[:, None]
@@ -135,7 +145,7 @@ def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x_{part} {x.shape} must be (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W)")
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
-    return np.ascontiguousarray(x, dtype=kind), y.astype(np.int64)
+    return np.ascontiguousarray(x, dtype=kind), labels
 
 
 def data_folder() -> Path:
@@ -148,8 +158,10 @@ def data_folder() -> Path:
     return here / "data"
 
 
-def files_of(name: str) -> tuple[tuple[str, int, int], ...]:
-    """The files that `load(name)` would read now: path, time of the last change (ns), bytes. None for the digits."""
+def files_of(name: str | Path) -> tuple[tuple[str, int, int], ...]:
+    """The files that `load(name)` would read now: path, time of the last change of any kind (ns), bytes. None for the
+    digits."""
+    name = str(name)
     if name.endswith(".npz"):
         paths = [Path(name).expanduser()]
     elif name in TORCHVISION:
@@ -157,11 +169,16 @@ def files_of(name: str) -> tuple[tuple[str, int, int], ...]:
         paths = [kept] if kept.exists() else sorted((data_folder() / FOLDERS[name]).rglob("*"))
     else:
         paths = []
-    files = [path for path in paths if path.is_file()]
-    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    files = []
+    for path in paths:
+        if path.is_file():
+            about = path.stat()
+            # Not only st_mtime, which copying may set back to what it was.
+            files.append((str(path.resolve()), max(about.st_mtime_ns, about.st_ctime_ns), about.st_size))
+    return tuple(files)
 
 
-def load(name: str) -> Dataset:
+def load(name: str | Path) -> Dataset:
     """The data set `name`: one of DATASETS, or the path of an ``.npz``. A named one is also read from <name>.npz in the
     data folder. Downloads show a progress bar and happen once. ValueError: unknown, unusable or out of reach.
 
@@ -171,6 +188,7 @@ def load(name: str) -> Dataset:
     >>> len(data.y), data.in_shape, len(data.classes)
     (1797, (1, 8, 8), 10)
     """
+    name = str(name)
     if name == "digits":
         return _load_digits()
     if name.endswith(".npz"):
@@ -196,25 +214,40 @@ def _load_npz(path: Path) -> Dataset:
             missing = [key for key in keys if key not in file.files]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)} and holds {', '.join(file.files) or 'nothing'}")
-            x_train, y_train, x_test, y_test = (file[key] for key in keys)
-            classes = file["classes"] if "classes" in file.files else None
+            x_train, y_train, x_test, y_test = (_array_of(file, key) for key in keys)
+            classes = _array_of(file, "classes") if "classes" in file.files else None
             return from_arrays(path.stem, x_train, y_train, x_test, y_test, classes)
     except Exception as error:  # numpy, zipfile and lzma raise a dozen kinds for a damaged file: all mean the same
         raise ValueError(f"dataset={str(path)!r} cannot be used: {error}") from None
 
 
+def _array_of(file: Any, key: str) -> np.ndarray:
+    """One array of an open .npz; ValueError naming it where it holds Python objects, such as words."""
+    try:
+        return file[key]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise ValueError(f"{key} holds Python objects; wanted are numbers, or, for classes, plain strings") from None
+
+
 def _load_torchvision(name: str, folder: Path) -> Dataset:
     from torchvision import datasets
 
-    kind, options = TORCHVISION[name]
-    make = partial(getattr(datasets, kind), str(folder), **options)
+    class_name, options = TORCHVISION[name]
+    kind = getattr(datasets, class_name)
+    make = partial(kind, str(folder), **options)
     images, labels = [], []
     for train in (True, False):
-        check_idx_files(name, folder / FOLDERS[name])
+        check_idx_files(name, folder / FOLDERS[name] / "raw")
         try:
             part = make(train=train, download=False)
         except (RuntimeError, OSError):
-            part = _download(name, folder, partial(make, train=train, download=True))
+            damaged = damaged_batches(kind, folder / FOLDERS[name])
+            part = _download(name, folder, damaged, partial(make, train=train, download=True))
+        except Exception as error:  # whatever a reader of damaged files raises
+            where = str(folder / FOLDERS[name])
+            raise ValueError(f"dataset={name!r} cannot be read ({error}): delete {where!r} and fetch again") from None
         pixels = np.asarray(part.data)
         if name == "emnist":  # stored lying on its side; everything else is upright
             pixels = pixels.transpose(0, 2, 1)
@@ -226,28 +259,44 @@ def _load_torchvision(name: str, folder: Path) -> Dataset:
 def check_idx_files(name: str, folder: Path) -> None:
     """Raise ValueError naming the first of the MNIST family's files that is there but damaged: torchvision would
     neither read it nor fetch it again."""
-    for path in sorted(folder.glob("*-ubyte")):
-        content = path.stat().st_size
+    files = "emnist-balanced-*-ubyte" if name == "emnist" else "*-ubyte"
+    for path in sorted(folder.glob(files)):
         with open(path, "rb") as file:
             header = file.read(16)
         dimensions = header[3] if len(header) >= 4 else 0
         sizes = [int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(1, dimensions + 1)]
-        expected = 4 + 4 * dimensions + prod(sizes)
-        if dimensions == 0 or content != expected:
-            raise ValueError(
-                f"dataset={name!r}: the file {str(path)!r} is damaged ({content} bytes): delete it and fetch again, "
-                f"python -m fedecouple_lite fetch {name}"
-            )
+        expected = 4 + 4 * dimensions + prod(sizes)  # bytes
+        if dimensions == 0 or path.stat().st_size != expected:
+            raise ValueError(is_damaged(name, path))
 
 
-def _download(name: str, folder: Path, download: Callable[[], Any]) -> Any:
-    """download(), into `folder`; ValueError saying what to do where that cannot be."""
+def damaged_batches(kind: Any, folder: Path) -> list[Path]:
+    """CIFAR's files that are there but are not what they were when they were fetched."""
+    from torchvision.datasets.utils import check_integrity
+
+    if not hasattr(kind, "train_list"):  # the MNIST family, which has no digests
+        return []
+    known = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    paths = {folder / file_name: md5 for file_name, md5 in known}
+    return [path for path, md5 in paths.items() if path.is_file() and not check_integrity(str(path), md5)]
+
+
+def is_damaged(name: str, path: Path) -> str:
+    """The message about such a file."""
+    damaged = f"the file {str(path)!r} is damaged ({path.stat().st_size} bytes)"
+    return f"dataset={name!r}: {damaged}: delete it and fetch again, python -m fedecouple_lite fetch {name}"
+
+
+def _download(name: str, folder: Path, damaged: Sequence[Path], download: Callable[[], Any]) -> Any:
+    """download(), into `folder`, where it makes `damaged` files anew; ValueError saying what to do where it cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return download()
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"data folder {str(folder)!r} cannot be written ({error}); set FEDECOUPLE_DATA") from None
     except (OSError, RuntimeError) as error:  # urllib's URLError is an OSError
+        if damaged:
+            raise ValueError(is_damaged(name, damaged[0])) from None
+        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+            raise ValueError(f"data folder {str(folder)!r} cannot be written ({error}); set FEDECOUPLE_DATA") from None
         raise ValueError(
             f"dataset={name!r} is not in {str(folder)!r} and cannot be downloaded ({error}). With a network\n"
             f"  python -m fedecouple_lite fetch {name}\nfetches it: copy that data folder here, or point "

@@ -1,14 +1,20 @@
 """Ablations: every combination once, cached, effects as computed by hand."""
 
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import last, same
+from helpers import copied, last, same
+from safetensors.torch import load_file, save_file
 
-from fedecouple_lite import make
+from fedecouple_lite import load, make
 from fedecouple_lite.engine import rounds
-from fedecouple_lite.studies import ablation
-from fedecouple_lite.studies.ablation import PARTS, ablate, effects, run_ablation, tidy, variants
+from fedecouple_lite.methods import FedeCouple
+from fedecouple_lite.studies import ablation, experiment
+from fedecouple_lite.studies.ablation import PARTS, ablate, effects, run_ablation, run_all, tidy, variants
 from fedecouple_lite.studies.experiment import Setting
 
 SMALL = {"rounds": 2, "clients": 4, "per_client": 30, "epochs": 1}
@@ -128,6 +134,140 @@ def test_damaged_or_missing_files_are_made_again(tmp_path):
         rows.drop(columns="seconds"), ablate(parts="GFA", seeds=[0], folder=tmp_path, **SMALL).drop(columns="seconds")
     )
     assert sorted(tmp_path.glob("*.safetensors")) == weights and two.exists() and not list(tmp_path.glob("*.part"))
+
+
+def trained(monkeypatch):
+    """Names of what is trained from now on."""
+    names = []
+    really = experiment.rounds
+
+    def noted(method, *args, **options):
+        names.append(type(method).__name__)
+        return really(method, *args, **options)
+
+    monkeypatch.setattr(experiment, "rounds", noted)
+    return names
+
+
+def test_an_unchanged_ablation_computes_nothing_numpys_numbers_or_not(tmp_path, monkeypatch):
+    rows = ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL)
+    names = trained(monkeypatch)
+    pd.testing.assert_frame_equal(rows, ablate(parts=["GFA"], seeds=[0, 1], folder=tmp_path, **SMALL))
+    with_numpy = {name: np.int64(value) for name, value in SMALL.items()} | {"mu": np.float64(1), "alpha": None}
+    again = ablate(parts=["GFA"], seeds=np.arange(2), folder=str(tmp_path), **with_numpy)
+    pd.testing.assert_frame_equal(rows, again)
+    assert names == []
+
+
+def test_an_ablation_of_a_changed_data_file_or_library_is_run_again(tmp_path, monkeypatch):
+    digits = load("digits")
+    path = tmp_path / "mine.npz"
+
+    def write(start):
+        x, y = digits.x[start : start + 200, 0].numpy(), digits.y[start : start + 200].numpy()
+        np.savez(path, x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
+
+    def accuracies(folder="runs"):
+        options = {"parts": ["GFA"], "seeds": [0], "folder": tmp_path / folder} | SMALL
+        return ablate(str(path), **options)["personal"].tolist()
+
+    write(0)
+    first = accuracies()
+    write(700)
+    assert accuracies() == accuracies("new") != first
+    names = trained(monkeypatch)
+    monkeypatch.setattr(experiment, "__version__", "99.0")
+    accuracies()
+    assert len(names) == 2
+
+
+@dataclass(frozen=True)
+class Mine(FedeCouple):
+    """A variant of one's own."""
+
+    def omega(self, client, z, y):
+        return 2 * super().omega(client, z, y)
+
+
+def test_the_server_of_an_edited_method_is_its_own(tmp_path, monkeypatch):
+    setting = Setting(rounds=1, clients=3, per_client=20)
+    method = Mine(epochs=1)
+    run_all(setting, {"mine": method}, [0], tmp_path, lambda *of: None)
+    before = ablation.server(setting, method, 0, tmp_path)
+    monkeypatch.setattr(Mine, "omega", lambda self, client, z, y: 5 * FedeCouple.omega(self, client, z, y))
+    with pytest.raises(ValueError, match="run this combination first"):
+        ablation.server(setting, method, 0, tmp_path)
+    run_all(setting, {"mine": method}, [0], tmp_path, lambda *of: None)
+    after = ablation.server(setting, method, 0, tmp_path)
+    net = setting.build_net()
+    state = last(rounds(method, net, setting.federation(0), rounds=1))
+    assert same(state.server, after) and not same(before, after)
+
+
+def test_a_method_that_changes_while_it_runs_keeps_its_server(tmp_path):
+    """It is what it was when the run began."""
+    calls = []
+
+    @dataclass(frozen=True)
+    class Counting(FedeCouple):
+        def omega(self, client, z, y):
+            calls.append(1)
+            return super().omega(client, z, y)
+
+    setting = Setting(rounds=1, clients=3, per_client=20, backend="loop")
+    run_all(setting, {"counting": Counting(epochs=1)}, [0], tmp_path, lambda *of: None)
+    (result,) = tmp_path.glob("*.json")
+    (weights,) = tmp_path.glob("*.safetensors")
+    assert calls and result.stem.endswith(f"-{weights.stem}")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_name(path):
+    save_file(copied(load_file(path)), path)
+
+
+def of_another_run(path):
+    (other,) = (each for each in path.parent.glob("*.safetensors") if each != path)
+    shutil.copy(other, path)
+
+
+SPOILT = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "no name": without_a_name,
+    "another's": of_another_run,
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_weights_that_are_not_this_run_s_own_and_whole_are_made_again(tmp_path, how):
+    setting = Setting(rounds=1, clients=3, per_client=20)
+    methods = variants(make("fedecouple", epochs=1), ["GFA"])
+    run_all(setting, methods, [0], tmp_path, lambda *of: None)
+    method = methods["GLF + GPC"]
+    path = tmp_path / f"{experiment.digest(setting, method, 0)}.safetensors"
+    right = copied(load_file(path))  # the file's own memory is about to go
+    SPOILT[how](path)
+    with pytest.raises(ValueError, match="is not there, or not whole: run this combination first"):
+        ablation.server(setting, method, 0, tmp_path)
+    seen = []
+    run_all(setting, methods, [0], tmp_path, lambda label, seed, state: seen.append((label, state is None)))
+    assert seen == [("GLF + GPC", False), ("GLF + GFA + GPC", True)]
+    assert same(ablation.server(setting, method, 0, tmp_path), right)
+
+
+def test_an_ablation_without_test_images_is_refused_before_any_training(tmp_path, monkeypatch):
+    names = trained(monkeypatch)
+    with pytest.raises(ValueError, match=r"test_share=0 and per_client=30 with clients=4 leave nobody a test image"):
+        ablate(folder=tmp_path, test_share=0, **SMALL)
+    with pytest.raises(ValueError, match=r"seeds=\[0, -1\] must be whole numbers >= 0"):
+        ablate(folder=tmp_path, seeds=[0, -1], **SMALL)
+    with pytest.raises(ValueError, match="rouns=2 is unknown; did you mean 'rounds'"):
+        ablate(folder=tmp_path, rouns=2)
+    assert names == [] and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [{"parts": []}, {"seeds": []}, {"seeds": [0, 0]}])

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import arrays
 from test_cli import call
 
+from fedecouple_lite import load
 from fedecouple_lite.methods import METHODS, make
+from fedecouple_lite.studies import benchmark, experiment
 from fedecouple_lite.studies.benchmark import (
     BASELINES,
     DATASETS_BY_COST,
@@ -99,8 +102,107 @@ def test_a_run_that_diverges_is_repeated_with_half_its_step_size(tmp_path):
     wild = make("fedavg", lr=1e30, epochs=3)
     result, tamed = run_halving_lr(setting, "wild", wild, 0, tmp_path)
     assert result["finished"] and result["method"]["lr"] == tamed.lr < 1e30 and np.log2(wild.lr / tamed.lr) % 1 == 0
+    # FedAvg trains well with this lr; only the step of its fine-tuning is far too large.
+    tuning = make("fedavg_ft", epochs=1, lr=0.05, fine_tune_epochs=3, fine_tune_lr=1e16)
+    result, tamed = run_halving_lr(setting, "tuning", tuning, 0, tmp_path)
+    halvings = np.log2(tuning.fine_tune_lr / tamed.fine_tune_lr)
+    assert halvings >= 1 and halvings % 1 == 0 and tuning.lr / tamed.lr == 2**halvings
     with pytest.raises(FloatingPointError):
         run_halving_lr(setting, "hopeless", make("fedavg", lr=1e-5, momentum=1.0, weight_decay=1e30), 0, tmp_path)
+
+
+def nothing_trains(monkeypatch):
+    def fail(*args, **options):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(experiment, "rounds", fail)
+
+
+def test_an_unchanged_benchmark_computes_nothing_and_a_changed_one_all_of_it(tmp_path, monkeypatch):
+    digits = load("digits")
+    path = tmp_path / "mine.npz"
+
+    def write(start):
+        x, y = digits.x[start : start + 300, 0].numpy(), digits.y[start : start + 300].numpy()
+        np.savez(path, x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
+
+    preset = replace(TINY, datasets=(str(path),), partitions=("Dirichlet 0.5",), methods=("fedavg",))
+    write(0)
+    first = measure(preset, tmp_path / "runs")
+    write(700)
+    second = measure(preset, tmp_path / "runs")
+    pd.testing.assert_frame_equal(second, measure(preset, tmp_path / "new"))
+    assert (first["personal"] != second["personal"]).all()
+    write(0)
+    nothing_trains(monkeypatch)
+    pd.testing.assert_frame_equal(first, measure(preset, tmp_path / "runs"))
+    monkeypatch.setattr(experiment, "__version__", "99.0")
+    with pytest.raises(AssertionError, match="trained"):
+        measure(preset, tmp_path / "runs")
+
+
+def test_what_a_preset_gives_is_in_every_trial_and_run_and_the_rows_say_what_was_chosen(tmp_path):
+    preset = replace(TINY, common={"lr": 0.001, "epochs": 1, "fine_tune_epochs": 2}, methods=("fedrep", "fedavg_ft"))
+    rows = measure(replace(preset, trials=3, seeds=1, setting=Setting(rounds=1, clients=2, per_client=16)), tmp_path)
+    runs = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    trials = [json.loads(path.read_text()) for path in tmp_path.rglob("tuning/*.json")]
+    assert len(trials) == 2 * 3 and len(runs) == 2 + len(trials)
+    assert {run["method"]["lr"] for run in runs} == {0.001} and {run["method"]["epochs"] for run in runs} == {1}
+    for row in rows.to_dict("records"):
+        values = json.loads(row["hyperparameters"])
+        assert values["lr"] == 0.001 and all(f"--{name.replace('_', '-')} " in row["command"] for name in values)
+    of_ft = rows.set_index("method").loc["fedavg_ft"]
+    assert of_ft["steps"] == 2 and of_ft["predict_steps"] == 4  # two clients, one batch each: one epoch, then two
+    assert rows.set_index("method").loc["fedrep", "predict_steps"] == 0
+
+
+REFUSED = {
+    "methods='fedprr' is unknown; did you mean 'fedper'": {"methods": ("fedper", "fedprr")},
+    "datasets='digitz' is unknown; did you mean 'digits'": {"datasets": ("digits", "digitz")},
+    "partitions='Dirichlet 0.3' is unknown": {"partitions": ("Dirichlet 0.3",)},
+    "seeds=0 must be a whole number >= 1": {"seeds": 0},
+    "trials=0 must be": {"trials": 0},
+    "tuning_rounds=0 must be": {"tuning_rounds": 0},
+    "common='epoch' means nothing to any of .*; did you mean 'epochs'": {"common": {"epoch": 2}},
+    "epochs=-1 of FedPer must be": {"common": {"epochs": -1}},
+    "test_share=0 and .* leave nobody a test image": {"setting": replace(TINY.setting, test_share=0)},
+    "participation=2 must be": {"setting": replace(TINY.setting, participation=2)},
+    "per_client=4 .* leave nobody a validation image": {
+        "setting": replace(TINY.setting, per_client=4, clients=2),
+        "partitions": ("s = 20 %",),
+    },
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_preset_that_cannot_be_run_is_refused_before_any_training(tmp_path, monkeypatch, message):
+    nothing_trains(monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        measure(replace(TINY, **REFUSED[message]), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cell_whose_later_seeds_cannot_be_split_is_left_out_before_anything_is_trained(tmp_path, monkeypatch):
+    """With 15 clients Dirichlet 0.01 divides the digits with seed 0, and not with seed 1."""
+    monkeypatch.setitem(benchmark.PARTITION_SETTINGS, "Dirichlet 0.01", {"partition": "dirichlet", "alpha": 0.01})
+    told = []
+    preset = replace(TINY, partitions=("Dirichlet 0.01",), setting=Setting(rounds=1, clients=15), trials=1)
+    nothing_trains(monkeypatch)
+    with pytest.raises(ValueError, match=r"alpha=0\.01 left one of clients=15"):
+        measure(preset, tmp_path, on_cell=lambda *of: told.append(of))
+    assert len(told) == 1 and "alpha=0.01" in told[0][2]
+
+
+def test_a_command_writes_a_switch_as_a_flag_and_what_is_left_out_as_none(tmp_path):
+    x, y = arrays(60)
+    np.savez(tmp_path / "mine.npz", x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])
+    setting = Setting(dataset=str(tmp_path / "mine.npz"), keep_test=True, clients=2, rounds=1, partition="iid")
+    method = make("fedrep", epochs=1, classifier_lr=None)
+    words = command_line_of(setting, "fedrep", method, 1)
+    assert " --keep-test --rounds 1 " in words and "True" not in words and words.endswith("--classifier-lr none")
+    (expected,) = experiment.compare(setting, {"fedrep": method}, [1], tmp_path / "runs")
+    assert call(*shlex.split(words)[3:], "--out", tmp_path / "x.json").exit_code == 0
+    assert json.loads((tmp_path / "x.json").read_text())["digest"] == expected["digest"]
 
 
 @pytest.mark.parametrize("partition", ["Dirichlet 0.1", "Dirichlet 0.5", "s = 20 %"])

@@ -84,6 +84,65 @@ WRONG = {
 }
 
 
+class Odd:
+    """Nothing about it works."""
+
+    shape = 3
+
+    def __len__(self):
+        raise OSError("no")
+
+    def __iter__(self):
+        raise OSError("no")
+
+    def __array__(self, *arguments, **options):
+        raise OSError("no")
+
+    def __repr__(self):
+        raise OSError("no")
+
+    def __float__(self):
+        raise OSError("no")
+
+
+def numbers():
+    yield 1
+
+
+ODD = {
+    "a dictionary": {0: np.arange(3), "b": 1, None: 2},
+    "a dictionary of itself": {"extractor.w": "text", "anchors.means": None},
+    "text": "0.5",
+    "a set": {1, 2},
+    "a number": 7,
+    "a huge number": 10**400,
+    "infinity": float("inf"),
+    "a complex number": 0.5 + 0j,
+    "an empty list": [],
+    "a ragged list": [[1, 2], [3]],
+    "a list of None": [None] * 20,
+    "a list of text": ["0"] * 20,
+    "a list of dictionaries": [{}] * 20,
+    "a deep list": [[[[[0.5]]]]],
+    "a class": int,
+    "a function": numbers,
+    "a generator": numbers(),
+    "a module": np,
+    "an object array": np.array([None, 1], dtype=object),
+    "a structured array": np.zeros(3, dtype="i4,f4"),
+    "dates": np.zeros(20, dtype="datetime64[s]"),
+    "a backward array": np.arange(20.0)[::-1],
+    "a tensor with gradients": torch.ones(4, requires_grad=True),
+    "a meta tensor": torch.ones(4, device="meta"),
+    "a sparse tensor": torch.ones(4).to_sparse(),
+    "a complex tensor": torch.ones(4, dtype=torch.complex64),
+    "an empty tensor": torch.zeros(0, 3),
+    "nothing that works": Odd(),
+    "many things that do not work": [Odd()] * 20,
+    "an error": ValueError("mine"),
+}
+
+
 def unwritten(*arguments):
     raise NotImplementedError
 
@@ -120,3 +179,85 @@ def test_the_joint_loss_is_the_methods(net, local):
     z = net.features(mine, x)
     given = joint_loss(net.classify(server, z), net.classify(mine, z), z, y, anchors, 0.7)
     assert torch.allclose(given, method.both_pulls(net, mine | {"anchors.means": anchors}, server, x, y), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", RIGHT)
+def test_whatever_a_function_returns_gets_a_verdict_in_words(name, odd, capsys):
+    assert getattr(checks, f"check_{name}")(lambda *arguments: ODD[odd]) is False
+    words = capsys.readouterr().out
+    assert words.count("\n") == 1 and len(words) > 30 and "correct" not in words
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_no_function_or_raises_anything_gets_a_verdict(name, capsys):
+    check = getattr(checks, f"check_{name}")
+
+    def leaves(*arguments):
+        raise SystemExit(3)
+
+    def endless(*arguments):
+        return endless(*arguments)
+
+    assert check("text") is False and "your function itself, not a str" in capsys.readouterr().out
+    assert check(None) is False and "your function itself, not a NoneType" in capsys.readouterr().out
+    assert check(lambda: 1) is False and "raises TypeError" in capsys.readouterr().out
+    assert check(leaves) is False and "raises SystemExit" in capsys.readouterr().out
+    assert check(endless) is False and "raises RecursionError" in capsys.readouterr().out
+
+
+def dealt(change):
+    """A Dirichlet division, spoiled: check_partition must say how."""
+    return lambda y, n, alpha, rng: change(partition.dirichlet(y, n, rng, alpha=alpha))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda parts: [part + 1 for part in parts], "image number 2000; they run from 0 to 1999"),
+        (lambda parts: [part - 1 for part in parts], "image number -1; they run from 0 to 1999"),
+        (lambda parts: [part[:, None] for part in parts], "(n,), is expected"),
+        (lambda parts: [np.stack([part, part]) for part in parts], "(n,), is expected"),
+        (lambda parts: dict(enumerate(parts)), "a dictionary with the names ['0', '1'"),
+        (lambda parts: [part.astype(float) for part in parts], "client 0's part holds float64 where image numbers"),
+        (lambda parts: [part.astype(str) for part in parts], "where image numbers, whole numbers, are expected"),
+        (lambda parts: [np.isin(np.arange(2000), part) for part in parts], "np.flatnonzero"),
+        (lambda parts: [*parts[:-1], None], "client 19's part is a NoneType"),
+        (lambda parts: [*parts[:-1], {"a": 1}], "client 19's part is a dictionary"),
+        (lambda parts: [*parts[:-1], 3], "client 19's part is an int"),
+        (lambda parts: (part for part in parts), "your result is a generator, where a list of 20"),
+        (lambda parts: np.concatenate(parts), "it gives 2000 parts for 20 clients"),
+        (lambda parts: set(map(tuple, parts)), "your result is a set"),
+        (lambda parts: [*parts, []], "it gives 21 parts for 20 clients"),
+        (lambda parts: [np.concatenate(parts[:2]), *parts[1:]], "more than one client"),
+    ],
+)
+def test_a_division_that_is_none_is_described(change, words, capsys):
+    assert checks.check_partition(dealt(change)) is False
+    out = capsys.readouterr().out
+    assert words in out, out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [tuple, lambda parts: [part.tolist() for part in parts], lambda parts: [torch.from_numpy(part) for part in parts]],
+)
+def test_a_division_may_come_as_any_sequence_of_whole_numbers(change):
+    assert checks.check_partition(dealt(change)) is True
+
+
+def test_a_value_of_a_wrong_kind_or_shape_is_named_with_what_is_wanted(capsys):
+    checks.check_weighted_mean(lambda many, w: {"extractor.w": torch.zeros(3), "classifier.b": torch.zeros(4)})
+    assert "under 'extractor.w' your result has shape (3,), where shape (2, 3) is" in capsys.readouterr().out
+    checks.check_weighted_mean(lambda many, w: {"extractor.w": "none", "classifier.b": torch.zeros(4)})
+    assert "under 'extractor.w' your result is a str, where a tensor of shape (2, 3)" in capsys.readouterr().out
+    checks.check_interaction(lambda *accuracies: "5")
+    assert "your result is a str, where a float is expected" in capsys.readouterr().out
+    checks.check_paired_interval(lambda ours, theirs: 1.0)
+    assert "your result has shape (), where shape (2,) is expected" in capsys.readouterr().out
+
+
+def test_a_right_result_may_run_backwards_in_memory_or_carry_gradients():
+    assert checks.check_paired_interval(lambda a, b: np.array(RIGHT["paired_interval"](a, b))[::-1].copy()[::-1])
+    assert checks.check_centre_loss(lambda z, y, a: losses.centre_loss(z, y, a.requires_grad_()))

@@ -3,16 +3,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import arrays
 from typer.testing import CliRunner
 
 from fedecouple_lite.__main__ import app
+from fedecouple_lite.studies import experiment
+from fedecouple_lite.studies.experiment import Setting
 
 RUN = ["run", "--method", "fedecouple", "--rounds", "1", "--epochs", "1", "--clients", "4"]
+COMPARE = ["compare", "--methods", "fedavg,local", "--seeds", "1", "--rounds", "1", "--epochs", "1", "--clients", "4"]
+DEMO = ["demo", "--seeds", "1", "--rounds", "1", "--embedding", "pca"]
+BENCHMARK = ["benchmark", "--preset", "laptop", "--rounds", "1", "--seeds", "1", "--methods", "local"]
 
 
 def call(*words):
@@ -59,6 +67,21 @@ BAD = [
     (["--partition", "iid", "--alpha", "1"], "alpha=1.0 must be known to partition='iid'"),
     (["--partition", "dirichlt"], "partition='dirichlt' is unknown"),
     (["--mu"], "'--mu' is not understood"),
+    (["--mu", "--keep-test"], "'--mu' is not understood"),
+    (["--rouns", "2"], "rouns='2' means nothing to method='fedecouple'; did you mean --rounds?"),
+    (["--rouns=2"], "did you mean --rounds?"),
+    (["--Batch_Size", "2"], "did you mean --batch-size?"),
+    (
+        ["--keep-tset"],
+        "'--keep-tset' is not understood; a hyper-parameter is given as --name value; did you mean --keep-test?",
+    ),
+    (["--keep-tset", "--lr", "0.1"], "did you mean --keep-test?"),
+    (["--keep-test"], "keep_test=True must be False for data='digits', which has no test part"),
+    (["--augment", "flip"], "augment='flip' must be one of crop_flip"),
+    (["--augment", "crop_flip"], "augment='crop_flip' must be None for images of shape (1, 8, 8): not in colour"),
+    (["--classifier-lr", "-1"], "classifier_lr=-1.0 of FedeCouple must be a number >= 0, or none"),
+    (["--classifier-lr", "no"], "classifier_lr='no' of method='fedecouple' must be a number >= 0, or none"),
+    (["--device", "meta"], "device='meta' is not available"),
     (["stray", "word"], "'stray' is not understood"),
     (["--device", "cuda:77"], "device='cuda:77' is not available"),
     (["--device", "abacus"], "device='abacus' is not available"),
@@ -97,10 +120,196 @@ def test_bad_images_are_one_clear_message(tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
-def test_an_output_that_cannot_be_written_is_a_clean_error(tmp_path):
+# --- Files that cannot be written ---
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch):
+    """A run that trains fails."""
+
+    def fail(*args, **options):
+        raise AssertionError("trained, before it was clear that the result can be written")
+
+    monkeypatch.setattr(experiment, "rounds", fail)
+
+
+def is_refused(result, *words):
+    """One message with these words, and exit code 2."""
+    said = result.exit_code == 2 and all(word in result.stderr for word in words)
+    return said and result.stderr.count("Error:") == 1 and "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_an_output_that_cannot_be_written_is_an_error_before_any_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    result = call(*RUN, "--out", tmp_path / "file" / "x.json")
-    assert result.exit_code == 2 and "Error:" in result.stderr and "Traceback" not in result.output
+    (tmp_path / "folder").mkdir()
+    for out, reason in (
+        (tmp_path / "file" / "x.json", "cannot be written"),
+        (tmp_path / "folder", "is a folder; it must be the path of a file"),
+        (tmp_path / ("x" * 250), "cannot be written"),
+        (Path("/proc/x.json"), "cannot be written"),  # nobody may, root neither
+        (Path("/proc/deep/x.json"), "cannot be written"),
+        (Path("/dev/full"), "is a device"),
+        (Path("/dev/null"), "is a device"),
+    ):
+        assert is_refused(call(*RUN, "--out", out), f"out={str(out)!r} {reason}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "in the way" and list((tmp_path / "folder").iterdir()) == []
+    assert Path("/dev/full").is_char_device() and Path("/dev/null").is_char_device()
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 100 kB."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("nothing_trains", "full_disk")
+def test_a_full_disk_is_an_error_before_any_training(tmp_path):
+    for words in (RUN, COMPARE, DEMO, BENCHMARK):
+        out = tmp_path / words[0]
+        assert is_refused(call(*words, "--out", out), f"out='{out}", "cannot be written: [Errno 27] File too large")
+        assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (COMPARE, ("table.csv", "curves.png", "dots.png")),
+        (DEMO, ("accuracy.png", "clients.png", "features.png")),
+        (BENCHMARK, ("laptop/table.csv",)),
+    ],
+)
+def test_the_other_commands_check_all_their_files_too(tmp_path, words, files):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "deep", Path("/proc/deep")):
+        assert is_refused(call(*words, "--out", out), f"out='{out}", "cannot be written")
+    for file in files:
+        out = tmp_path / Path(file).name
+        (out / file).mkdir(parents=True)
+        assert is_refused(call(*words, "--out", out), f"out={str(out / file)!r} is a folder")
+        assert [path for path in out.rglob("*") if path.is_file()] == []
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_missing_parent_is_made_and_no_part_of_a_file_is_left(tmp_path):
+    out = tmp_path / "not" / "there" / "run.json"
+    assert call(*RUN, "--out", out).exit_code == 0
+    assert list(out.parent.iterdir()) == [out]
+    assert call(*COMPARE, "--out", tmp_path / "c" / "d").exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "c" / "d").iterdir())
+    assert names == ["curves.png", "dots.png", "runs", "table.csv"]
+    assert (tmp_path / "c" / "d" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_disk_that_fills_up_while_a_table_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text("the old one")
+
+    def full(self, path, **options):
+        path.write_text("half a table")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    result = call(*COMPARE, "--out", tmp_path)
+    assert is_refused(result, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "the old one"
+
+
+def test_the_default_name_carries_the_hyper_parameters_and_the_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = ([], ["--mu", 0.5], ["--alpha", 1], ["--participation", 0.5], ["--seed", 1], [])
+    for words in commands:
+        assert call(*RUN, *words).exit_code == 0
+    files = [json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()]
+    assert len(files) == len(commands) - 1  # the last is the first
+    assert {file["method"]["mu"] for file in files} == {0.5, 1.0}
+    assert all(path.name.startswith("fedecouple-digits-dirichlet-") for path in (tmp_path / "runs").iterdir())
+
+
+def test_the_data_folder_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("FEDECOUPLE_DATA", "~/images")
+    (tmp_path / "images").mkdir()
+    np.savez(tmp_path / "images" / "mnist.npz", x_train=X, y_train=Y, x_test=X[:0], y_test=Y[:0])
+    result = call("fetch", "mnist")
+    assert result.exit_code == 0 and f"mnist: 30 images, in {tmp_path / 'images'}" in result.output
+    assert call(*RUN, "--dataset", "~/images/mnist.npz", "--out", tmp_path / "x.json").exit_code == 0
+
+
+# --- Budgets, given values, and what the tables say of them ---
+
+
+def test_a_given_value_is_fixed_and_the_table_says_what_was_chosen(tmp_path):
+    words = ["compare", "--methods", "fedavg,fedrep", "--seeds", 2, "--rounds", 1, "--clients", 3, "--per-client", 20]
+    result = call(*words, "--lr", 0.001, "--epochs", 1, "--trials", 3, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    runs = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert {run["method"]["lr"] for run in runs} == {0.001} and {run["method"]["epochs"] for run in runs} == {1}
+    rows = pd.read_csv(tmp_path / "table.csv")
+    chosen = [json.loads(values) for values in rows["hyperparameters"]]
+    final = {(run["label"], run["seed"]): run["method"] for run in runs if run["label"] in ("fedavg", "fedrep")}
+    for row, values in zip(rows.to_dict("records"), chosen, strict=True):
+        assert {"name": final[row["method"], row["seed"]]["name"], **values} == final[row["method"], row["seed"]]
+    assert "all methods: lr 0.001, epochs 1, batch_size 32" in result.output
+    of_fedrep = [str(values["classifier_epochs"]) for values in chosen if "classifier_epochs" in values]
+    assert f"fedrep: classifier_epochs {' / '.join(dict.fromkeys(of_fedrep))}" in result.output
+    assert "steps to predict" in result.output and "chosen afterwards" in result.output
+
+
+def test_equal_steps_hold_after_tuning_and_not_together_with_epochs(tmp_path):
+    words = ["compare", "--methods", "fedrep,fedpac,fedecouple", "--seeds", 1, "--rounds", 1, "--clients", 2]
+    words += ["--per-client", 16, "--batch-size", 8, "--equal-steps", 11, "--trials", 3, "--out", tmp_path]
+    assert call(*words).exit_code == 0
+    runs = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert len(runs) == 12
+    for run in runs:  # 8 training images a client, or fewer for a trial: one batch for each of two clients
+        assert run["records"][0]["steps"] <= 11 * 2
+    result = call(*words, "--epochs", 3)
+    assert is_refused(result, "equal_steps=11 sets the epochs, and so does epochs=3")
+
+
+# --- Data that cannot be used ---
+
+
+def test_no_test_images_is_an_error_before_any_training_where_they_are_compared(tmp_path, request):
+    result = call(*RUN, "--test-share", 0, "--out", tmp_path / "run.json")
+    assert result.exit_code == 0, result.output  # one run alone may do without
+    (record,) = json.loads((tmp_path / "run.json").read_text())["records"]
+    assert record["personal"] is None and record["loss"] > 0
+    request.getfixturevalue("nothing_trains")
+    result = call(*COMPARE, "--test-share", 0, "--out", tmp_path / "compare")
+    assert is_refused(result, "test_share=0.0 and per_client=None with clients=4 leave nobody a test image")
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_damaged_and_unusable_data_is_one_message_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDECOUPLE_DATA", str(tmp_path))
+    words = np.array([["cat", "dog"][label % 2] for label in Y])
+    np.savez(tmp_path / "words.npz", x_train=X, y_train=words, x_test=X[:0], y_test=words[:0])
+    result = call(*COMPARE, "--dataset", tmp_path / "words.npz", "--out", tmp_path / "out")
+    assert is_refused(result, "y_train (<U3) must be whole numbers >= 0; give each class a number")
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"")
+    for words in (RUN, COMPARE):
+        result = call(*words, "--dataset", "fashion_mnist", "--out", tmp_path / "out")
+        assert is_refused(result, f"the file '{raw}/train-images-idx3-ubyte' is damaged (0 bytes): delete it and fetch")
+    assert is_refused(call("fetch", "fashion_mnist"), "delete it and fetch again")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_test_part_is_accepted(tmp_path):
+    np.savez(tmp_path / "mine.npz", x_train=X, y_train=Y, x_test=np.array([]), y_test=np.array([]))
+    words = [*RUN, "--dataset", tmp_path / "mine.npz", "--partition", "iid", "--out", tmp_path / "x.json"]
+    assert call(*words).exit_code == 0
+    assert is_refused(call(*words, "--keep-test"), "keep_test=True must be False for data='mine'")
 
 
 def test_divergence_is_exit_code_1_and_names_method_client_round(tmp_path):
@@ -180,21 +389,60 @@ def test_help_lists_the_hyper_parameters_of_each_method():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_ends_within_a_second_and_keeps_the_rounds_finished(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_within_a_second_and_keep_the_rounds_finished(tmp_path, sent, code):
     out = tmp_path / "run.json"
-    words = [sys.executable, "-m", "fedecouple_lite", *RUN, "--rounds", "100000", "--epochs", "50", "--out", str(out)]
+    words = [
+        sys.executable,
+        "-m",
+        "fedecouple_lite",
+        *RUN,
+        "--rounds",
+        "100000",
+        "--epochs",
+        "50",
+        "--per-client",
+        "80",
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while "1/100000" not in (seen := process.stderr.read(64)):
         assert seen, "the run ended before its first round"
     time.sleep(0.5)
     began = time.perf_counter()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     rest = process.communicate(timeout=20)[1]
     took = time.perf_counter() - began
-    assert process.returncode == 130 and "rounds finished are kept" in rest and "Traceback" not in rest
+    assert process.returncode == code and "rounds finished are kept" in rest and "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == [out]
     written = json.loads(out.read_text())
     assert written["finished"] is False and written["records"][0]["round"] == 1
     assert took < 5  # a second on an idle machine; the limit only catches waiting for the round to end
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_command_that_is_over_leaves_sigterm_as_it_was(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    call(*RUN, "--out", tmp_path / "x.json")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+    def interrupted(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(experiment, "rounds", interrupted)
+    assert call(*RUN, "--out", tmp_path / "y.json").exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before and not (tmp_path / "y.json").exists()
+
+
+def test_a_command_may_run_in_a_thread(tmp_path):
+    """Only the main one may say what happens on SIGTERM."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call(*RUN, "--out", tmp_path / "x.json")))
+    thread.start()
+    thread.join()
+    assert results[0].exit_code == 0, results[0].output
 
 
 def test_importing_the_package_loads_no_heavy_extra():
@@ -203,7 +451,31 @@ def test_importing_the_package_loads_no_heavy_extra():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_real_cifar10(real_images, tmp_path):
+def test_real_cifar10_as_it_is_and_augmented(real_images, tmp_path):
     words = ["--dataset", real_images / "cifar10.npz", "--partition", "mixture", "--share", 0.2, "--per-client", 60]
-    result = call(*RUN, *words, "--out", tmp_path / "x.json")
+    losses = {}
+    for name, augment in (
+        ("plain", []),
+        ("augmented", ["--augment", "crop_flip"]),
+        ("again", ["--augment", "crop_flip"]),
+    ):
+        result = call(*RUN, *words, *augment, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        written = json.loads((tmp_path / name).read_text())
+        assert written["setting"].get("augment") == (augment or [None, None])[1]
+        losses[name] = written["records"][0]["loss"]
+    assert losses["augmented"] == losses["again"] != losses["plain"]
+
+
+def test_real_fashion_mnist_tested_on_its_own_test_part(real_images, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDECOUPLE_DATA", str(real_images))
+    words = ["--dataset", "fashion_mnist", "--per-client", 30, "--test-share", 0.5]
+    result = call(*RUN, *words, "--keep-test", "--out", tmp_path / "x.json")
     assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert written["setting"]["keep_test"] is True and written["records"][0]["personal"] > 0.1
+    setting = Setting(dataset="fashion_mnist", clients=4, per_client=30, keep_test=True)
+    federation = setting.federation(0)
+    assert all((index < 60_000).all() and len(index) == 15 for index in federation.train)
+    assert all((index >= 60_000).all() and 0 < len(index) <= 15 for index in federation.test)
+    assert call(*RUN, *words, "--no-keep-test", "--out", tmp_path / "y.json").exit_code == 0

@@ -286,12 +286,25 @@ def test_the_bound_by_hand():
     assert terms == pytest.approx(wanted)  # gamma 0.1, gamma L 0.2
 
 
-def test_a_power_law_is_found_with_its_interval():
+def test_a_power_law_is_found_for_the_mean_and_for_each_seed_by_itself():
     t, rng = np.arange(1, 301), np.random.default_rng(0)
     curves = t**-0.5 * np.exp(0.1 * rng.normal(size=(5, 300)))
     rate = fit_rate(curves)
-    assert rate.low <= rate.slope <= rate.high and rate.slope == pytest.approx(-0.5, abs=0.03)
-    assert fit_rate(np.stack([t**-1.0] * 2)).low == pytest.approx(-1)
+    assert rate.slope == pytest.approx(-0.5, abs=0.03) and len(rate.of_seeds) == 5
+    assert min(rate.of_seeds) < rate.slope < max(rate.of_seeds) and len(set(rate.of_seeds)) == 5
     for bad in (curves[:1], curves[0], -curves):
         with pytest.raises(ValueError, match="curves of shape"):
             fit_rate(bad)
+
+
+def test_each_seeds_slope_is_its_own_and_the_means_is_that_of_the_mean_curve():
+    """Exact power laws; the mean's slope against NumPy's least squares at the same rounds."""
+    t = np.arange(1, 101)
+    exponents = (-0.5, -1.0, -2.0)
+    curves = np.stack([3 * t**e for e in exponents])
+    rate = fit_rate(curves, first=10)
+    assert rate.of_seeds == pytest.approx(exponents)
+    at = sorted({round(10 ** (1 + i / 24)) for i in range(25)})  # log-spaced from 10 to 100
+    of_mean = [np.mean([3 * k**e for e in exponents]) for k in at]
+    assert rate.slope == pytest.approx(np.polyfit(np.log(at), np.log(of_mean), 1)[0])
+    assert rate._fields == ("slope", "of_seeds")  # no interval: three seeds do not know one

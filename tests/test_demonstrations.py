@@ -1,11 +1,16 @@
 """What trains in order to show: the figures say what was computed, and what was computed is right."""
 
+import sys
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from fedecouple_lite import METHODS
+from fedecouple_lite.__main__ import app
 from fedecouple_lite.course import demonstrations
 from fedecouple_lite.engine import images_of
+from fedecouple_lite.partition import Federation
 from fedecouple_lite.studies.convergence import random_problem
 
 
@@ -50,3 +55,52 @@ def test_anchor_pull_draws_before_and_after_in_one_window(net, federation, mu):
     left, right = demonstrations.anchor_pull(net, net.init(0), federation, client=2, mu=mu, steps=3).axes
     assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
     assert (left.get_title(), right.get_title()) == ("received", f"after 3 steps, mu = {mu:g}")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"client": 4}, "client=4 must be a whole number from 0 to 3"),
+        ({"client": -1}, "client=-1 must be"),
+        ({"client": 1.0}, "client=1.0 must be"),
+        ({"steps": -1}, "steps=-1 must be"),
+        ({"mu": -0.5}, "mu=-0.5 of FedeCouple must be"),
+    ],
+)
+def test_anchor_pull_names_what_cannot_be(net, federation, values, message):
+    with pytest.raises(ValueError, match=message):
+        demonstrations.anchor_pull(net, net.init(0), federation, **values)
+
+
+def test_a_client_without_training_images_has_no_anchors_to_show(net, federation):
+    empty = Federation(federation.data, (federation.train[0][:0], *federation.train[1:]), federation.test)
+    with pytest.raises(ValueError, match="client=0 must be one that has training images"):
+        demonstrations.pull_to_anchors(net, net.init(0), empty)
+
+
+@pytest.mark.parametrize("values", [{"step": 0.0}, {"step": -1.0}, {"local_steps": 0}, {"rounds": 0}, {"rounds": 2.5}])
+def test_descent_names_what_cannot_be(values):
+    ((name, value),) = values.items()
+    with pytest.raises(ValueError, match=f"{name}={value} must be"):
+        demonstrations.descent(random_problem(0), **values)
+
+
+@pytest.mark.parametrize("words", [[], ["--embedding", "umap"]])
+def test_demo_without_umap_says_so_before_it_trains_and_draws_a_pca(monkeypatch, tmp_path, words):
+    monkeypatch.setitem(sys.modules, "umap", None)  # as if it were not there
+    result = CliRunner().invoke(app, ["demo", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path), *words])
+    assert result.exit_code == 0, result.output
+    said, trained = result.output.index("umap-learn is not installed"), result.output.index("FedAvg + fine-tuning")
+    assert said < trained and "PCA" in result.output[said:trained]
+    assert (tmp_path / "features.png").stat().st_size > 10_000
+
+
+def test_demo_with_a_umap_that_cannot_be_loaded_draws_a_pca(monkeypatch, tmp_path):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "umap.py").write_text("raise ImportError('numba does not fit')")
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))  # the drawing process gets it, too
+    result = CliRunner().invoke(app, ["demo", "--seeds", "1", "--rounds", "1", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "numba does not fit" in result.output and "features.png is a PCA" in result.output
+    assert (tmp_path / "features.png").stat().st_size > 10_000

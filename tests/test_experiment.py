@@ -1,13 +1,22 @@
 """Runs and comparisons: repeatable, resumable, tuned on validation images, at equal epochs or equal steps."""
 
 import json
-from dataclasses import dataclass
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers import last
 
-from fedecouple_lite import METHODS, make
+from fedecouple_lite import METHODS, load, make, rounds, split
+from fedecouple_lite.hyper import hyper
 from fedecouple_lite.methods import FedAvg
+from fedecouple_lite.phases import Train
+from fedecouple_lite.studies import experiment
 from fedecouple_lite.studies.experiment import (
     Setting,
     as_json,
@@ -15,11 +24,14 @@ from fedecouple_lite.studies.experiment import (
     candidates,
     compare,
     digest,
+    run,
     steps_per_batch,
     tune,
 )
+from fedecouple_lite.tensors import CLASSIFIER, EXTRACTOR
 
 SMALL = Setting(clients=4, rounds=1, per_client=60)
+TINY = {"clients": 3, "rounds": 1, "per_client": 20}
 
 
 def test_all_methods_share_split_start_and_sample_order(tmp_path):
@@ -53,8 +65,9 @@ def test_tuning_takes_the_best_on_validation_images_and_its_own_values_first(tmp
     files = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert len(files) == 3 and all(f["setting"]["evaluate_on"] == "validation" for f in files)
     assert any(f["method"]["lr"] == 0.1 and f["method"]["classifier_epochs"] == 1 for f in files)
-    best = max(files, key=lambda f: f["records"][-1]["personal"])
-    assert (chosen.lr, chosen.classifier_epochs) == (best["method"]["lr"], best["method"]["classifier_epochs"])
+    scores = {tuple(f["method"].values())[1:]: f["records"][-1]["personal"] for f in files}
+    in_order = [tuple(vars(method).values()) for method in candidates(make("fedrep"), 0, 3)]
+    assert tuple(vars(chosen).values()) == max(in_order, key=scores.get)  # of equal ones the first
     assert tune(SMALL, make("fedrep"), 0, 1, tmp_path / "none") == make("fedrep")
     assert not (tmp_path / "none").exists()
     with pytest.raises(ValueError, match="trials=0"):
@@ -108,3 +121,493 @@ def test_steps_in_the_record_are_the_steps_per_batch_times_the_batches(tmp_path)
 
 def test_as_json_gives_back_what_json_gives_back():
     assert as_json({"a": (1, float("nan")), "b": {"c": None}}) == {"a": [1, None], "b": {"c": None}}
+
+
+# --- Nothing stale is read ---
+
+
+@pytest.fixture(scope="module")
+def without_cache(net):
+    """(setting, method) -> the personal accuracy of a run with seed 0, by the engine alone."""
+
+    def accuracy(setting, method):
+        federation = split(load(setting.dataset), setting.clients, per_client=setting.per_client)
+        return last(rounds(method, net, federation, rounds=setting.rounds)).records[-1]["personal"]
+
+    return accuracy
+
+
+def compared(setting, method, folder, **more):
+    """The same through `compare`."""
+    (result,) = compare(setting, {"it": method}, [0], folder, **more)
+    return result["records"][-1]["personal"]
+
+
+def write_digits(path, start=0, shift=0):
+    """200 digits from number `start` on, their labels moved by `shift`; they leave behind what they hold."""
+    digits = load("digits")
+    x, y = digits.x[start : start + 200, 0].numpy(), (digits.y[start : start + 200].numpy() + shift) % 10
+    np.savez(path, x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
+
+
+def nothing_trains(monkeypatch):
+    """From now on a run that trains fails."""
+
+    def fail(*args, **options):
+        raise AssertionError("this run was there already")
+
+    monkeypatch.setattr(experiment, "rounds", fail)
+
+
+def test_a_changed_data_file_is_noticed_in_the_same_folder_and_in_a_new_one(tmp_path, without_cache):
+    path = tmp_path / "mine.npz"
+    setting = Setting(dataset=str(path), **TINY)
+    method = make("fedavg", epochs=1)
+    write_digits(path)
+    first = compared(setting, method, tmp_path / "runs")
+    assert first == without_cache(setting, method)
+    was_changed = path.stat().st_mtime_ns
+
+    write_digits(path, start=500)
+    os.utime(path, ns=(was_changed, was_changed))  # as some ways of copying do; it has the same size, too
+    second = without_cache(setting, method)
+    assert second != first
+    assert compared(setting, method, tmp_path / "runs") == second
+    assert compared(setting, method, tmp_path / "new") == second
+
+    write_digits(path)
+    assert compared(setting, method, tmp_path / "runs") == first
+    assert len(list((tmp_path / "runs").iterdir())) == 2  # the first one was read back
+
+
+def test_another_data_folder_is_noticed(tmp_path, monkeypatch, without_cache):
+    setting = Setting(dataset="cifar10", **TINY)
+    method = make("fedavg", epochs=1)
+    for name, start in (("a", 0), ("b", 500)):
+        (tmp_path / name).mkdir()
+        write_digits(tmp_path / name / "cifar10.npz", start)
+    accuracies = []
+    for name in ("a", "b", "a"):
+        monkeypatch.setenv("FEDECOUPLE_DATA", str(tmp_path / name))
+        accuracies.append(compared(setting, method, tmp_path / "runs"))
+        assert accuracies[-1] == without_cache(setting, method)
+    assert accuracies[0] == accuracies[2] != accuracies[1]
+
+
+def test_a_set_that_appears_in_the_data_folder_later_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDECOUPLE_DATA", str(tmp_path))
+    write_digits(tmp_path / "mnist.npz")
+    assert len(Setting(dataset="mnist", **TINY).federation(0).data.y) == 200
+    (tmp_path / "mnist.npz").unlink()
+    with pytest.raises(ValueError, match="'mnist'"):
+        Setting(dataset="mnist", **TINY).federation(0)
+    write_digits(tmp_path / "mnist.npz", start=500)
+    assert Setting(dataset="mnist", **TINY).federation(0).data.y[0] == load("digits").y[500]
+
+
+CELL = """
+from dataclasses import dataclass
+from fedecouple_lite.losses import cross_entropy
+from fedecouple_lite.methods import FedAvg
+
+SIGN = 1
+
+def helper(losses):
+    return SIGN * losses
+
+def enclosing(power):
+    def bent(self, losses):
+        return losses ** power
+    return bent
+
+@dataclass(frozen=True)
+class Base(FedAvg):
+    def finish(self, losses):
+        return losses
+
+@dataclass(frozen=True)
+class Mine(Base):
+    bent = enclosing(1)
+    def loss(self, net, client, download, x, y):
+        return self.finish(self.bent(helper(cross_entropy(net.logits(client, x), y))))
+"""
+EDITS = {
+    "the class": ("return self.finish", "return -3 * self.finish"),
+    "a helper": ("SIGN * losses", "-SIGN * losses"),
+    "its base": ("        return losses\n\n@dataclass", "        return -losses\n\n@dataclass"),
+    "a constant": ("SIGN = 1", "SIGN = -1"),
+    "an enclosed value": ("enclosing(1)", "enclosing(3)"),
+}
+
+
+def run_cell(source):
+    """The class of a notebook's cell: there is no file to look it up in."""
+    module = {"__name__": "__main__"}
+    exec(compile(source, "<ipython-input-7>", "exec"), module)
+    return module["Mine"]
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_method_is_run_again_and_the_same_one_read_back(tmp_path, monkeypatch, without_cache, what):
+    setting = Setting(**TINY)
+    old, new = EDITS[what]
+    assert CELL.count(old) == 1
+    first, second, third = (run_cell(source)(epochs=2) for source in (CELL, CELL.replace(old, new), CELL))
+    before = compared(setting, first, tmp_path)
+    assert before == without_cache(setting, first) != without_cache(setting, second)
+    assert compared(setting, second, tmp_path) == without_cache(setting, second)
+    nothing_trains(monkeypatch)
+    assert compared(setting, third, tmp_path) == before
+
+
+def test_another_version_of_the_library_or_another_code_of_it_runs_again(tmp_path, monkeypatch):
+    compared(Setting(**TINY), make("fedavg", epochs=1), tmp_path)
+    for name, value in (("__version__", "99.0"), ("library_digest", lambda: "of another checkout"), ("FORMAT", 99)):
+        with monkeypatch.context() as change:
+            change.setattr(experiment, name, value)
+            before = set(tmp_path.iterdir())
+            compared(Setting(**TINY), make("fedavg", epochs=1), tmp_path)
+            assert len(set(tmp_path.iterdir()) - before) == 1, name
+    nothing_trains(monkeypatch)
+    compared(Setting(**TINY), make("fedavg", epochs=1), tmp_path)
+
+
+def test_a_net_or_a_partition_of_one_s_own_is_run_again_once_it_is_edited(tmp_path, monkeypatch):
+    from fedecouple_lite.models import NETS
+    from fedecouple_lite.partition import OPTIONS, PARTITIONS
+
+    def halves(order):
+        return lambda y, clients, rng: np.array_split(np.argsort(y, kind="stable")[::order], clients)
+
+    setting = Setting(partition="halves", net="mine", **TINY)
+    monkeypatch.setitem(OPTIONS, "halves", {})
+    accuracies = []
+    for width, order in ((4, 1), (8, 1), (8, -1), (4, 1)):
+        monkeypatch.setitem(NETS, "mine", ([(width, 3, 1)], torch.nn.ReLU))
+        monkeypatch.setitem(PARTITIONS, "halves", halves(order))
+        accuracies.append(compared(setting, make("fedavg", epochs=1), tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3 and accuracies[0] == accuracies[3]
+
+
+def test_an_unchanged_call_computes_nothing(tmp_path, monkeypatch):
+    methods = {"FedRep": make("fedrep", epochs=1), "own": run_cell(CELL)(epochs=1)}
+    first = compare(Setting(**TINY), methods, [0, 1], tmp_path, trials=2, budget=3)
+    nothing_trains(monkeypatch)
+    again = {"FedRep": make("fedrep", epochs=1), "own": run_cell(CELL)(epochs=1)}
+    states = []
+    watch = lambda label, seed, state: states.append(state)  # noqa: E731
+    assert compare(Setting(**TINY), again, [0, 1], tmp_path, watch, trials=2, budget=3) == first
+    assert states == [None] * 12  # two methods, two seeds, two trials and a run
+
+
+def rewritten(change):
+    """A damage: the file's content, changed, written back."""
+
+    def damage(path):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return damage
+
+
+DAMAGES = {
+    "another format": rewritten(lambda run: run.update(format=1)),
+    "no format": rewritten(lambda run: run.pop("format")),
+    "another digest": rewritten(lambda run: run.update(digest="0" * 16)),
+    "no digest": rewritten(lambda run: run.pop("digest")),
+    "not finished": rewritten(lambda run: run.update(finished=False)),
+    "no records": rewritten(lambda run: run.update(records=[])),
+    "fewer rounds": rewritten(lambda run: run["records"].pop()),
+    "truncated": lambda path: path.write_text(path.read_text()[:-200]),
+    "empty": lambda path: path.write_text(""),
+    "something else": lambda path: path.write_text("[1, 2]"),
+    "not text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_that_is_not_this_run_whole_is_made_again_never_misread(tmp_path, without_cache, damage):
+    setting = Setting(clients=3, rounds=2, per_client=20)
+    method = make("fedavg", epochs=1)
+    compared(setting, method, tmp_path)
+    (path,) = tmp_path.iterdir()
+    right = json.loads(path.read_text())
+    DAMAGES[damage](path)
+    assert compared(setting, method, tmp_path) == without_cache(setting, method)
+    made = json.loads(path.read_text())
+    assert made["digest"] == right["digest"] and made["finished"] and len(made["records"]) == 2
+
+
+def test_a_file_that_was_renamed_from_another_run_is_not_taken_for_this_one(tmp_path):
+    methods = [make("fedavg", epochs=epochs) for epochs in (1, 3)]
+    accuracies = [compared(Setting(**TINY), method, tmp_path) for method in methods]
+    one, two = (tmp_path / f"it-0-{digest(Setting(**TINY), method, 0)}.json" for method in methods)
+    shutil.copy(one, two)
+    assert compared(Setting(**TINY), methods[1], tmp_path) == accuracies[1] != accuracies[0]
+
+
+def test_the_digest_depends_on_which_images_are_the_set_s_own_test_part(tmp_path):
+    """They change the normalisation, and what --keep-test tests on."""
+    x, y = load("digits").x[:100, 0].numpy(), load("digits").y[:100].numpy()
+    digests = set()
+    for first in (100, 60, 50):
+        np.savez(tmp_path / "cut.npz", x_train=x[:first], y_train=y[:first], x_test=x[first:], y_test=y[first:])
+        digests.add(digest(Setting(dataset=str(tmp_path / "cut.npz")), make("fedavg"), 0))
+    assert len(digests) == 3
+
+
+def test_digests_of_twelve_methods_and_three_seeds_take_no_time(tmp_path, monkeypatch):
+    methods = {name: make(name, epochs=1) for name in METHODS}
+    setting = Setting(clients=2, rounds=1, per_client=10)
+    compare(setting, methods, range(3), tmp_path)
+    nothing_trains(monkeypatch)
+    began = time.process_time()
+    assert len(compare(setting, methods, range(3), tmp_path)) == 36
+    assert time.process_time() - began < 0.5  # measured: 0.03
+
+
+# --- Budgets, and values that a user has given ---
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("seed", range(4))
+def test_no_candidate_is_ever_above_the_budget(name, seed):
+    for candidate in candidates(make(name), seed, 30, budget=11):
+        steps = 0
+        for phase in candidate.phases():
+            if isinstance(phase, Train):
+                steps += phase.epochs * len(phase.losses)
+        one_more = steps_per_batch(replace(candidate, epochs=candidate.epochs + 1))
+        assert steps == steps_per_batch(candidate) <= 11 < one_more
+
+
+def test_a_tuned_comparison_at_equal_steps_keeps_to_them_in_every_trial_and_run(tmp_path):
+    methods = {name: make(name) for name in ("fedrep", "fedpac", "fedecouple")}
+    setting = Setting(clients=2, rounds=1, per_client=24)
+    compare(setting, methods, [0, 1], tmp_path, trials=3, budget=11)
+    files = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert len(files) == 3 * 2 * (3 + 1)
+    assert {f["method"]["classifier_epochs"] for f in files} > {1}  # tuning did change what counts
+    for f in files:
+        federation = replace(setting, evaluate_on=f["setting"]["evaluate_on"]).federation(f["seed"])
+        batches = sum(-(-len(index) // 32) for index in federation.train)
+        assert f["records"][0]["steps"] <= 11 * batches
+
+
+def test_a_value_that_was_given_is_in_every_trial_and_run(tmp_path):
+    methods = {name: make(name, lr=0.001, epochs=1) for name in ("fedavg", "fedrep")}
+    results = compare(Setting(**TINY), methods, [0, 1], tmp_path, trials=3, fixed=["lr", "epochs"])
+    files = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert {f["method"]["lr"] for f in files} == {0.001} and {f["method"]["epochs"] for f in files} == {1}
+    assert len({f["method"]["classifier_epochs"] for f in files if "classifier_epochs" in f["method"]}) > 1
+    assert len(list((tmp_path / "tuning").iterdir())) == 6  # FedAvg has nothing else to tune: no trial of it
+    assert [r["method"]["lr"] for r in results] == [0.001] * 4
+
+
+def test_one_name_may_be_given_as_it_is():
+    assert candidates(make("fedavg", lr=0.3), 0, 5, fixed="lr") == [make("fedavg", lr=0.3)]
+
+
+def test_a_method_whose_steps_do_not_depend_on_epochs_is_within_the_budget_or_not():
+    @dataclass(frozen=True)
+    class Fixed(FedAvg):
+        def phases(self):
+            return (Train((EXTRACTOR, CLASSIFIER), (self.loss,), 3),)
+
+    assert at_equal_steps(Fixed(epochs=7), 3) == Fixed(epochs=7)
+    with pytest.raises(ValueError, match="budget=2 is below one epoch of Fixed"):
+        at_equal_steps(Fixed(), 2)
+
+
+def test_a_method_whose_later_epochs_cost_more_stays_below_the_budget():
+    @dataclass(frozen=True)
+    class Growing(FedAvg):
+        def phases(self):
+            return (Train((EXTRACTOR, CLASSIFIER), (self.loss,), self.epochs**2),)
+
+    assert at_equal_steps(Growing(), 20).epochs == 4
+
+
+def test_steps_to_predict_are_counted_apart(tmp_path):
+    """Two epochs over each client's training images, in batches of 8, by every client in every evaluated round."""
+    method = make("fedavg_ft", epochs=1, fine_tune_epochs=2, batch_size=8)
+    (result,) = compare(Setting(**TINY), {"ft": method}, [0], tmp_path, budget=1)
+    batches = sum(-(-len(index) // 8) for index in Setting(**TINY).federation(0).train)
+    assert result["records"][0]["steps"] == batches and result["records"][0]["predict_steps"] == 2 * batches
+
+
+# --- What cannot be is refused before anything is trained ---
+
+FEW_TEST = "test_share=0 and per_client=20 with clients=3 leave nobody a test image"
+REFUSED = {
+    "budget=0 is below one epoch of FedAvg": {"budget": 0},
+    "budget=2.5 must be a whole number": {"budget": 2.5},
+    "budget=inf must be": {"budget": float("inf")},
+    "budget=1 is below one epoch of FedRep": {"budget": 1},
+    "budget=9 must be None, or epochs=5 not fixed": {"budget": 9, "fixed": ["epochs"]},
+    "fixed='epoch' is unknown; did you mean 'epochs'": {"fixed": ["epoch"]},
+    "trials=0 must be": {"trials": 0},
+    "trials=1.5 must be": {"trials": 1.5},
+    "must be whole numbers >= 0, at least one, none twice": {"seeds": [0, 1, 0]},
+    r"seeds=\[\] must be": {"seeds": []},
+    r"seeds=\[0, -1\] must be": {"seeds": [0, -1]},
+    r"seeds=\[0.0\] must be": {"seeds": [0.0]},
+    "methods={} must be one at least": {"methods": {}},
+    FEW_TEST: {"setting": Setting(test_share=0, **TINY)},
+    "backend='warp' is unknown": {"setting": Setting(backend="warp", **TINY)},
+    "participation=0 must be": {"setting": Setting(participation=0, **TINY)},
+    "eval_every=0 must be": {"setting": Setting(eval_every=0, **TINY)},
+    "augment='flip' must be one of crop_flip": {"setting": Setting(augment="flip", **TINY)},
+    "augment='crop_flip' must be None for images of shape": {"setting": Setting(augment="crop_flip", **TINY)},
+    "device='meta' is not available": {"setting": Setting(device="meta", **TINY)},
+    "keep_test=True must be False for data='digits'": {"setting": Setting(keep_test=True, **TINY)},
+    "rounds='2' must be a whole number": {"setting": Setting(rounds="2", clients=3)},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_arguments_that_cannot_be_are_named_before_anything_is_trained(tmp_path, monkeypatch, message):
+    nothing_trains(monkeypatch)
+    methods = {"FedAvg": make("fedavg"), "FedRep": make("fedrep")}
+    arguments = {"setting": Setting(**TINY), "methods": methods, "seeds": [0, 1]} | REFUSED[message]
+    with pytest.raises(ValueError, match=message):
+        compare(folder=tmp_path / "runs", **arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_seed_that_cannot_be_split_is_named_before_the_others_are_trained(tmp_path, monkeypatch):
+    setting = Setting(alpha=0.01, clients=15, rounds=1)
+    assert len(setting.federation(seed=0)) == 15
+    nothing_trains(monkeypatch)
+    with pytest.raises(ValueError, match=r"alpha=0\.01 left one of clients=15"):  # with seed 1
+        compare(setting, {"FedAvg": make("fedavg")}, [0, 1], tmp_path)
+
+
+def test_tuning_without_validation_images_is_refused_before_any_trial(tmp_path, monkeypatch):
+    """Of two images a client one is for training: none is left to be held out."""
+    setting = Setting(clients=3, rounds=1, per_client=2, partition="iid")
+    nothing_trains(monkeypatch)
+    message = "per_client=2 with clients=3 leave nobody a validation image"
+    with pytest.raises(ValueError, match=message):
+        tune(setting, make("fedavg"), 0, 2, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        compare(setting, {"FedAvg": make("fedavg")}, [0], tmp_path, trials=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_a_seed_that_is_none_is_named(tmp_path, seed):
+    for call in (
+        lambda: run(Setting(**TINY), make("fedavg"), seed, tmp_path / "x.json", lambda state: None),
+        lambda: tune(Setting(**TINY), make("fedavg"), seed, 2, tmp_path),
+        lambda: digest(Setting(**TINY), make("fedavg"), seed),
+    ):
+        with pytest.raises(ValueError, match=f"seed={seed!r} must be"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- NumPy's numbers and paths ---
+
+
+def test_numpys_numbers_are_as_good_as_pythons_and_stand_in_the_same_file(tmp_path, monkeypatch):
+    plain = Setting(clients=3, rounds=2, per_client=20, alpha=0.5, test_share=0.5, participation=0.75, eval_every=2)
+    with_numpy = Setting(
+        clients=np.int64(3),
+        rounds=np.int32(2),
+        per_client=np.uint8(20),
+        alpha=np.float64(0.5),
+        test_share=np.float32(0.5),
+        participation=np.float16(0.75),
+        eval_every=np.int16(2),
+        keep_test=np.bool_(False),
+        dataset=np.str_("digits"),
+    )
+    method = make("fedrep", lr=0.25, epochs=1, momentum=0.5, batch_size=8)
+    its_twin = make("fedrep", lr=np.float32(0.25), epochs=np.int8(1), momentum=np.float64(0.5), batch_size=np.uint16(8))
+    results = compare(plain, {"it": method}, [0, 1], tmp_path)
+    nothing_trains(monkeypatch)
+    assert compare(with_numpy, {"it": its_twin}, np.arange(2), tmp_path) == results
+
+
+def test_numpys_numbers_in_a_run_of_their_own_and_in_fields_that_are_no_hyper_parameters(tmp_path):
+    @dataclass(frozen=True)
+    class Annotated(FedAvg):
+        classes: tuple = (np.int64(1), np.float32(0.5))
+        table: np.ndarray = None
+        hook: object = None
+        slowness: float = hyper(np.float32(2.0), "for nothing")
+
+    method = Annotated(epochs=np.int64(1), table=np.arange(3), hook=len)
+    out = tmp_path / "x.json"
+    result = run(Setting(**TINY), method, np.int64(4), out, lambda state: None)
+    assert json.loads(out.read_text()) == result and result["seed"] == 4
+    assert result["method"]["classes"] == [1, 0.5] and result["method"]["table"] == [0, 1, 2]
+    others = [Annotated(epochs=1, table=np.arange(4), hook=len), Annotated(epochs=1, table=np.arange(3), hook=print)]
+    assert len({digest(Setting(**TINY), other, 4) for other in (method, *others)}) == 3
+
+
+def test_a_path_is_as_good_as_its_name(tmp_path, monkeypatch):
+    write_digits(tmp_path / "mine.npz")
+    results = compare(Setting(dataset=tmp_path / "mine.npz", **TINY), {"it": make("local")}, [0], str(tmp_path / "a"))
+    nothing_trains(monkeypatch)
+    named = Setting(dataset=str(tmp_path / "mine.npz"), **TINY)
+    assert compare(named, {"it": make("local")}, [0], tmp_path / "a") == results
+
+
+# --- Files ---
+
+
+def test_a_label_that_looks_like_a_path_stays_in_its_folder(tmp_path):
+    labels = ("../up", "a/b", "c:d", "FedAvg + fine-tuning, E = 1", "\u03bc" * 300, "\0")
+    results = compare(Setting(**TINY), {label: make("local", epochs=0) for label in labels}, [0], tmp_path / "runs")
+    assert [result["label"] for result in results] == list(labels)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert len(list((tmp_path / "runs").iterdir())) == len(labels)
+
+
+def test_an_interrupted_rerun_leaves_a_finished_file_and_a_finished_one_replaces_it(tmp_path):
+    out = tmp_path / "run.json"
+    setting = Setting(clients=3, rounds=3, per_client=20)
+
+    def interrupt(state):
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    def rounds_kept():
+        content = json.loads(out.read_text())
+        return content["method"]["epochs"], content["finished"], len(content["records"])
+
+    for epochs, watch, kept in (
+        (1, interrupt, (1, False, 2)),
+        (2, interrupt, (2, False, 2)),  # nothing finished was there
+        (3, lambda state: None, (3, True, 3)),
+        (4, interrupt, (3, True, 3)),
+        (5, lambda state: None, (5, True, 3)),
+    ):
+        try:
+            run(setting, make("fedavg", epochs=epochs), 0, out, watch)
+        except KeyboardInterrupt:
+            assert watch is interrupt
+        assert rounds_kept() == kept
+    out.write_text(json.dumps({"finished": True, "format": 1}))  # as an older version wrote it
+    with pytest.raises(KeyboardInterrupt):
+        run(setting, make("fedavg"), 0, out, interrupt)
+    assert json.loads(out.read_text())["format"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_disk_that_fills_up_during_training_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    out = tmp_path / "run.json"
+    out.write_text("before")
+
+    def full(self, text):
+        self.write_bytes(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(Setting(**TINY), make("local"), 0, out, lambda state: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"] and out.read_bytes() == b"before"

@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fedecouple_lite import make, rounds
 from fedecouple_lite.course import plots
@@ -17,7 +18,8 @@ def close_figures():
 
 def result(label, seed, values):
     records = [
-        {"round": i + 1, "personal": v, "global": None, "accuracies": [v, v / 2, None]} for i, v in enumerate(values)
+        {"round": i + 1, "personal": v, "personal_received": v / 2, "global": None, "accuracies": [v, v / 2, None]}
+        for i, v in enumerate(values)
     ]
     return {"label": label, "seed": seed, "records": records}
 
@@ -32,7 +34,14 @@ RESULTS = [
 
 def test_curves_show_the_mean_over_seeds_and_name_every_line():
     (ax,) = plots.curves(RESULTS).axes
-    assert ax.lines[0].get_ydata() == pytest.approx([30.0, 60.0])
+    assert (
+        ax.lines[0].get_ydata() == pytest.approx([30.0, 60.0]) and ax.get_ylabel() == "personal accuracy, trained (%)"
+    )
+    (ax,) = plots.curves(RESULTS, "personal_received").axes
+    assert (
+        ax.lines[0].get_ydata() == pytest.approx([15.0, 30.0]) and ax.get_ylabel() == "personal accuracy, received (%)"
+    )
+    (ax,) = plots.curves(RESULTS).axes
     assert {t.get_text() for t in ax.texts} == {"A", "B"}
     assert not plots.curves(RESULTS, "global").axes[0].lines  # nobody has one
 
@@ -41,6 +50,14 @@ def test_client_bars_are_sorted_by_the_first_method():
     (ax,) = plots.client_bars(RESULTS, seed=1).axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "0", "2"]
     assert ax.patches[1].get_height() == pytest.approx(80.0)
+    with pytest.raises(ValueError, match=r"seed=7 must be one of the results', \[0, 1\]"):
+        plots.client_bars(RESULTS, seed=7)
+
+
+def test_multiples_need_a_run():
+    assert [ax.get_title() for ax in plots.multiples(RESULTS).axes[:2]] == ["A\n60.0 %", "B\n10.0 %"]
+    with pytest.raises(ValueError, match="at least one run"):
+        plots.multiples([])
 
 
 def test_feature_map_draws_anchors_and_scores(net, federation):
@@ -66,7 +83,14 @@ def test_feature_frames_share_one_embedding_and_one_window(net, federation):
 def test_the_progress_figure_shows_what_the_records_say(net, federation):
     *_, state = rounds(make("fedrep", epochs=1), net, federation, rounds=2)
     left, middle, right = plots.progress(state, [0.1, 0.2]).axes
-    assert left.lines[0].get_ydata() == pytest.approx([100 * r["personal"] for r in state.records])
+    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    for metric, words in (
+        ("personal", "personal accuracy, trained"),
+        ("personal_received", "personal accuracy, received"),
+        ("percentile10", "10th percentile of clients, trained"),
+    ):
+        line = left.lines[labels.index(words)]
+        assert line.get_ydata() == pytest.approx([100 * r[metric] for r in state.records])
     assert len(middle.patches) == 4 and list(right.lines[0].get_ydata()) == [0.1, 0.2]
 
 
@@ -88,9 +112,26 @@ def test_dots_are_sorted_with_a_t_interval():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
     low, high = ax.containers[1][2][0].get_segments()[0][:, 0]
     assert (high - low) / 2 == pytest.approx(12.706 * 10, rel=1e-3)  # t(0.975, 1) * std / sqrt(2), in %
-    assert ax.get_xlabel().startswith("personal accuracy (%)")
+    assert ax.get_xlabel().startswith("personal accuracy, trained (%)")
     (ax,) = plots.dots(rows.rename(columns={"personal": "percentile10"}), "percentile10").axes
-    assert ax.get_xlabel().startswith("10th percentile of clients (%)")
+    assert ax.get_xlabel().startswith("10th percentile of clients, trained (%)")
+    (ax,) = plots.dots(rows.assign(**{"global": [0.3, 0.5, np.nan, np.nan]}), "global").axes  # B has no global model
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"y": 3}, "y=3 must be a class from 0 to 2"),
+        ({"y": -1}, "y=-1 must be"),
+        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
+        ({"lam": -1.0}, "lam=-1.0 must be at least 0"),
+    ],
+)
+def test_distillation_bars_refuse_what_would_be_drawn_as_nothing(values, message):
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=message):
+        plots.distillation_bars(logits, logits, **{"y": 0, **values})
 
 
 def test_feature_scores_are_best_for_separate_classes_and_refuse_too_little():

@@ -1,6 +1,7 @@
 """The published tables: what the README says is what the files hold, and a file's number can be computed again."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -50,3 +51,39 @@ def test_one_published_number_is_reproduced(tmp_path):
     (result,) = compare(Setting(alpha=1.0, rounds=12), {"FedAvg": method}, [0], tmp_path)
     # float32 on another machine, or another build of torch, may turn a few of the 900 test images
     assert table([result])["personal"][0] == pytest.approx(row["personal"], abs=0.02)
+
+
+TABLES = ("digits.csv", "ablations.csv", "benchmark/laptop.csv", "benchmark/small.csv")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_stored_rows_have_both_moments_of_evaluation_all_costs_and_their_hyper_parameters(name):
+    rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / name)
+    assert {"personal", "personal_received", "newcomers", "steps", "predict_steps", "hyperparameters"} <= set(rows)
+    assert rows[["personal", "personal_received"]].apply(lambda column: column.between(0, 1)).all(axis=None)
+    fine_tunes = rows["hyperparameters"].str.contains("fine_tune_epochs")
+    assert (rows["predict_steps"][fine_tunes] > 0).all() and (rows["predict_steps"][~fine_tunes] == 0).all()
+    assert (rows["personal"][fine_tunes] == rows["personal_received"][fine_tunes]).all()
+    # Everybody takes part in these: nobody is new.
+    assert (rows["newcomers"] == 0).all()
+
+
+def test_stored_rows_at_equal_steps_are_within_the_budget():
+    """Eleven steps a batch: no method takes more steps than FedAvg, whose eleven epochs fill the budget."""
+    rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / "digits.csv")
+    rows = rows[rows["equal"] == "steps"]
+    of_fedavg = rows[rows["method"] == "FedAvg"].set_index(["alpha", "seed"])["steps"]
+    for method, part in rows.groupby("method"):
+        steps = part.set_index(["alpha", "seed"])["steps"]
+        assert (steps <= of_fedavg.loc[steps.index]).all(), method
+
+
+def test_a_stored_ablation_is_made_again_by_its_command(tmp_path):
+    from test_cli import call
+
+    rows = pd.read_csv(Path(__file__).resolve().parents[1] / "data" / "results" / "ablations.csv")
+    row = rows.query("combination == 'GLF + GFA' and dataset == 'digits' and seed == 1").iloc[0]
+    assert call(*shlex.split(row["command"])[3:], "--out", tmp_path / "a.json").exit_code == 0
+    (made,) = table([json.loads((tmp_path / "a.json").read_text())]).to_dict("records")
+    assert made["personal"] == pytest.approx(row["personal"], abs=0.01)  # another processor rounds differently
+    assert made["steps"] == row["steps"] and json.loads(made["hyperparameters"]) == json.loads(row["hyperparameters"])

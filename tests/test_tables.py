@@ -1,17 +1,32 @@
 """Tables of runs and of seeds, as computed by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fedecouple_lite.studies.benchmark import BASELINES
-from fedecouple_lite.studies.tables import as_table, as_text, leaderboard, margins, paired_lead, summary, table
+from fedecouple_lite.studies.tables import (
+    LEGEND,
+    as_table,
+    as_text,
+    chosen,
+    leaderboard,
+    margins,
+    paired_lead,
+    summary,
+    table,
+)
 
 
-def run_of(label, seed, *personal):
-    fixed = {"global": None, "steps": 4, "upload_bytes": 1000, "download_bytes": 2000, "accuracies": []}
-    records = [{"round": i, "personal": p, "percentile10": p / 2} | fixed for i, p in enumerate(personal)]
-    return {"label": label, "seed": seed, "records": records}
+def run_of(label, seed, *personal, **hypers):
+    fixed = {"global": None, "steps": 4, "predict_steps": 3, "upload_bytes": 1000, "download_bytes": 2000}
+    records = []
+    for i, p in enumerate(personal):
+        accuracies = {"personal": p, "percentile10": p / 2, "personal_received": p / 4, "accuracies": [p]}
+        records.append({"round": i, "newcomers": 0} | accuracies | fixed)
+    return {"label": label, "seed": seed, "records": records, "method": {"name": label.lower()} | hypers}
 
 
 RUNS = [run_of("A", 0, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5), run_of("A", 1, 0.5), run_of("B", 0, 0.2), run_of("B", 1, 0.3)]
@@ -28,21 +43,53 @@ def test_summary_has_mean_sample_std_and_the_paired_test_by_hand():
     # differences 0.1 and 0.2: t = 0.15 / (0.0707 / sqrt 2) = 3, one degree of freedom: p = 2 (1/2 - arctan(3) / pi)
     assert figures.loc["A", ("p", "")] == pytest.approx(1 - 2 * np.arctan(3) / np.pi)
     shown = as_table(table(RUNS)).set_index("method")
-    assert shown.loc["A", "personal %"] == "40.0 +- 14.1" and shown.loc["A", "global %"] == "-"
-    assert shown.loc["B", ["steps", "KB up", "KB down"]].tolist() == ["4", "1", "2"]
+    assert shown.loc["A", "personal %, trained"] == "40.0 +- 14.1" and shown.loc["A", "global %"] == "-"
+    assert shown.loc["A", "personal %, received"] == "10.0 +- 3.5"
+    assert shown.loc["B", ["steps", "steps to predict", "KB up", "KB down"]].tolist() == ["4", "3", "1", "2"]
 
 
 def test_one_seed_has_no_spread_and_no_p():
     shown = as_table(table(RUNS[:1] + RUNS[2:3]))
-    assert shown["personal %"].tolist() == ["30.0", "20.0"] and shown["p"].tolist() == ["-", "-"]
+    assert shown["personal %, trained"].tolist() == ["30.0", "20.0"] and shown["p"].tolist() == ["-", "-"]
 
 
 def test_the_headings_say_what_each_figure_is():
     shown = as_table(table(RUNS))
-    accuracies = ["personal %", "10th percentile of clients %", "global %"]
-    assert list(shown.columns) == ["method", *accuracies, "p", "steps", "KB up", "KB down"]
-    assert shown["10th percentile of clients %"].tolist() == ["20.0 +- 7.1", "12.5 +- 3.5"]
-    assert as_text(RUNS) == shown.to_string(index=False)
+    accuracies = ["personal %, trained", "personal %, received", "10th percentile of clients %, trained", "global %"]
+    assert list(shown.columns) == ["method", *accuracies, "p", "steps", "steps to predict", "KB up", "KB down"]
+    assert shown["10th percentile of clients %, trained"].tolist() == ["20.0 +- 7.1", "12.5 +- 3.5"]
+    assert as_text(RUNS) == f"{shown.to_string(index=False)}\n{LEGEND}"
+
+
+def test_the_legend_says_that_the_rival_was_chosen_afterwards_where_there_is_a_p():
+    assert "chosen afterwards" in LEGEND
+    assert "p:" not in as_text(RUNS[:2]) and "p:" not in as_text([RUNS[0], RUNS[2]])  # one method; one seed
+
+
+def test_the_hyper_parameters_that_runs_had_are_in_the_text_and_in_the_rows(tmp_path):
+    runs = [
+        run_of("A", 0, 0.5, lr=0.1, epochs=5, mu=1.0),
+        run_of("A", 1, 0.5, lr=0.2, epochs=5, mu=1.0),
+        run_of("B", 0, 0.5, lr=0.1, epochs=5, word="so"),
+        run_of("B", 1, 0.5, lr=0.1, epochs=5, word="so"),
+    ]
+    text = as_text(runs)
+    assert text.endswith("all methods: epochs 5\nA: lr 0.1 / 0.2, mu 1.0\nB: lr 0.1, word so")
+    rows = table(runs)
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    read = pd.read_csv(tmp_path / "table.csv")
+    assert [json.loads(values) for values in read["hyperparameters"]] == [
+        {"lr": 0.1, "epochs": 5, "mu": 1.0},
+        {"lr": 0.2, "epochs": 5, "mu": 1.0},
+        {"lr": 0.1, "epochs": 5, "word": "so"},
+        {"lr": 0.1, "epochs": 5, "word": "so"},
+    ]
+    assert read["predict_steps"].tolist() == [3] * 4 and read["steps"].tolist() == [4] * 4
+
+
+def test_one_value_that_is_none_is_not_the_same_as_one_that_is_missing():
+    rows = table([run_of("A", 0, 0.5, lr=None), run_of("B", 0, 0.5)])
+    assert chosen(rows) == ["A: lr None"]
 
 
 def test_a_paired_lead_by_hand():

@@ -1,5 +1,6 @@
 """Widgets driven from Python, as a reader's clicks would: values set, callbacks run, pictures and texts checked."""
 
+import itertools
 import re
 import threading
 import time
@@ -9,9 +10,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from helpers import last, same
+from helpers import arrays, last, same
 
-from fedecouple_lite import METHODS, make, rounds, split
+from fedecouple_lite import METHODS, from_arrays, make, rounds, split
 from fedecouple_lite.course import demonstrations, plots, widgets
 from fedecouple_lite.course.widgets import Picture, TrainingPanel
 from fedecouple_lite.studies.experiment import Setting
@@ -301,11 +302,16 @@ def test_results_by_data_set_partition_and_accuracy():
     row["global"] = float("nan")
     rows = pd.DataFrame([row | {"method": "fedper"}, row | {"method": "local", "personal": 0.8, "percentile10": 0.6}])
     panel = widgets.results(rows)
-    assert "highest personal accuracy, fedper" in panel.caption.value
+    assert "highest personal accuracy, trained, fedper" in panel.caption.value
     panel.controls["metric"].value = "percentile10"
-    assert "digits, iid: highest 10th percentile of clients, local" in panel.caption.value
+    assert "digits, iid: highest 10th percentile of clients, trained, local" in panel.caption.value
     panel.controls["metric"].value = "global"
     assert "this cell is empty" in panel.caption.value
+    offered = [metric for _, metric in panel.controls["metric"].options]
+    assert offered == ["personal", "percentile10", "global"]  # what the rows have
+    panel = widgets.results(rows.assign(personal_received=[0.1, 0.2]))
+    panel.controls["metric"].value = "personal_received"
+    assert "highest personal accuracy, received, local" in panel.caption.value
 
 
 def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_path):
@@ -314,8 +320,10 @@ def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_
     )
     label, method = studio.chosen()
     assert (label, method.coupling, method.mu) == ("GLF + GFA + GPC", "joint", 20.0)
+    studio.forms["mu"].value = 5.0
+    assert studio.chosen()[0] == "GLF + GFA + GPC, mu 5.0"
     studio.forms["mu"].value = 0.0
-    assert studio.chosen()[0] == "GLF + GFA + GPC, mu 0.0"
+    assert studio.chosen()[0] == "GLF + GPC"  # no anchors at mu 0
     studio.run()
     studio.stop()
     studio.run()  # waits for the first to give up
@@ -324,3 +332,206 @@ def test_the_studio_takes_forms_from_its_arguments_and_goes_on_after_a_stop(tmp_
     wrong = widgets.AblationPanel(Setting(rounds=1, clients=4), seeds=1, folder=tmp_path, mu=0.0)
     wrong.buttons["run all eight"].click()
     assert "parts='GFA' is off in this method already" in wrong.caption.value.replace("&#x27;", "'")
+
+
+# --- What a given value means ---
+
+OWN_VALUES = {  # from the methods' files: the panel's sliders must start there
+    "fedavg": {},
+    "fedprox": {"mu": 0.01},
+    "ditto": {"lam": 1.0},
+    "fedpac": {"lam": 1.0},
+    "fedecouple": {"mu": 1.0, "lam": 3.0},
+}
+
+
+@pytest.mark.parametrize("name", OWN_VALUES)
+def test_sliders_start_at_the_chosen_methods_own_values_and_the_caption_says_what_ran(digits, name):
+    panel = TrainingPanel(digits, clients=3, epochs=1)
+    panel.mu.value, panel.lam.value = 7.0, 7.0  # moved, then another method is chosen
+    panel.method.value = "local"
+    panel.method.value = name
+    own = OWN_VALUES[name]
+    for knob in ("mu", "lam"):
+        assert panel.knobs[knob].disabled == (knob not in own)
+        assert knob not in own or panel.knobs[knob].value == own[knob]
+    panel.step()
+    words = [f"{knob} {own[knob]:g}" if knob in own else f"{knob} -" for knob in ("mu", "lam")]
+    assert f"Round 1: {name} ({words[0]}, {words[1]}), alpha 0.3." in panel.caption.value
+    there = next(rounds(make(name, epochs=1, **own), panel.net, split(digits, 3, alpha=0.3), rounds=10))
+    assert same(panel.state.server, there.server)
+    percent = 100 * there.records[-1]["personal_received"]
+    assert f"{percent:.1f} % received" in panel.caption.value
+
+
+def test_a_given_value_wins_over_the_methods_own_and_widens_the_slider(digits):
+    panel = TrainingPanel(digits, clients=3, epochs=1, mu=3.0, lam=25.0)
+    assert (panel.mu.value, panel.lam.value, panel.lam.max) == (3.0, 25.0, 25.0)
+    panel.method.value = "fedprox"
+    assert panel.mu.value == 3.0
+    panel.step()
+    assert "fedprox (mu 3, lam -)" in panel.caption.value
+    there = next(rounds(make("fedprox", epochs=1, mu=3.0), panel.net, split(digits, 3, alpha=0.3), rounds=10))
+    assert same(panel.state.server, there.server)
+    panel.mu.value = 0.5  # and what the reader then sets wins over both
+    panel.step()
+    assert panel.state.round == 1 and "fedprox (mu 0.5, lam -)" in panel.caption.value
+
+
+@pytest.mark.parametrize("value", [0.01, 0.001, 2.5e-7, 12.34, 0, 400])
+def test_a_slider_can_show_and_return_to_a_given_value(digits, value):
+    panel = TrainingPanel(digits, mu=value)
+    slider = panel.mu
+    assert slider.value == value and slider.min <= value <= slider.max
+    steps = value / slider.step
+    assert abs(steps - round(steps)) < 1e-6 * max(1, steps)
+    decimals = int(slider.readout_format[1:-1])  # ".2f"
+    assert float(f"{value:.{decimals}f}") == value
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"warmth": 3}, "warmth=3 means nothing to any method"),
+        ({"moo": 3}, "did you mean 'mu'"),
+        ({"alpha": 1.0}, "alpha=1.0 means nothing to any method"),
+        ({"mu": -1.0}, "mu=-1.0 of FedeCouple must be"),
+        ({"lr": float("nan")}, "lr=nan of FedeCouple must be"),
+    ],
+)
+def test_a_given_value_that_no_method_can_take_is_refused_at_once(digits, given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingPanel(digits, **given)
+
+
+def test_a_given_value_goes_to_the_methods_that_know_it(digits):
+    panel = TrainingPanel(digits, clients=3, epochs=1, fine_tune_epochs=0, mu=2.0)
+    for name in METHODS:
+        panel.method.value = name
+        panel.step()
+        assert f"Round 1: {name} (" in panel.caption.value
+        assert panel.state.records[-1]["predict_steps"] == 0  # nobody fine-tunes
+
+
+def test_a_given_value_that_another_method_cannot_take_is_said_when_that_is_chosen(digits):
+    panel = TrainingPanel(digits, clients=3, epochs=1, fine_tune_epochs=-1)
+    panel.step()
+    assert "Round 1: fedecouple" in panel.caption.value
+    panel.method.value = "fedavg_ft"
+    assert "fine_tune_epochs=-1 of FedAvgFT must be" in panel.caption.value
+    panel.method.value = "fedrep"
+    panel.step()
+    assert "Round 1: fedrep" in panel.caption.value
+
+
+def test_start_right_after_another_choice_uses_that_methods_values(digits):
+    """The choice and the start may be handled in two threads, in either order."""
+    panel = TrainingPanel(digits, clients=3, epochs=1)
+    panel.method.unobserve_all("value")  # as if that callback came last
+    panel.method.value = "fedprox"
+    panel.step()
+    assert "fedprox (mu 0.01, lam -)" in panel.caption.value and panel.mu.value == 0.01
+
+
+def test_without_a_test_image_the_panels_say_so_and_train_nothing(tmp_path):
+    x, y = arrays(n=20, classes=20)  # one image of each class: all are for training
+    panel = TrainingPanel(from_arrays("few", x, y, x[:0], y[:0]), clients=3, epochs=1)
+    for button in ("step", "start"):
+        panel.buttons[button].click()
+        panel.wait()
+        assert "ValueError" in panel.caption.value and "clients=3 leaves nobody a test image" in panel.caption.value
+        assert panel.state is None
+    studio = widgets.AblationPanel(Setting(clients=4, rounds=1, test_share=0.0), seeds=1, folder=tmp_path, epochs=1)
+    studio.run()
+    studio.wait()
+    assert "ValueError" in studio.caption.value and "test_share=0.0" in studio.caption.value
+    assert studio.bar.value == 0 and not studio.methods and not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"mu": 0.0}, "GLF + GPC"),
+        ({"lam": 0.0}, "GLF + GFA"),
+        ({"global_loss": 0.0}, "GFA + GPC"),
+        ({"mu": 0.0, "lam": 0.0, "global_loss": 0.0}, "FedRep (all off)"),
+        ({"mu": 0.5, "coupling": "phases"}, "GLF + GFA + GPC"),
+    ],
+)
+def test_the_studios_names_say_which_parts_are_on_in_what_ran(tmp_path, given, name):
+    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), 1, tmp_path, epochs=1, **given)
+    on = [part for part, box in studio.parts.items() if box.value]
+    assert studio.chosen()[0] == name and (" + ".join(on) or "FedRep (all off)") == name
+    for part in studio.parts.values():
+        part.value = True  # ticked, but its weight is given as 0: still off
+    label, method = studio.chosen()
+    assert label == name and all(getattr(method, key) == value for key, value in given.items())
+    studio.run()
+    studio.wait()
+    assert list(studio.methods) == [name]
+    assert f"<td>{name}</td>" in studio.table.value
+
+
+def test_a_part_that_was_given_as_off_can_be_turned_on_with_its_weight(tmp_path):
+    studio = widgets.AblationPanel(folder=tmp_path, mu=0.0)
+    studio.forms["mu"].value = 2.0
+    assert studio.chosen()[0] == "GLF + GPC" and studio.chosen()[1].mu == 0  # the box is not ticked
+    studio.parts["GFA"].value = True
+    label, method = studio.chosen()
+    assert label == "GLF + GFA + GPC, mu 2.0" and method.mu == 2.0
+    studio.forms["global_loss"].value = 0.0
+    assert studio.chosen()[0] == "GFA + GPC, mu 2.0"
+
+
+def test_run_all_eight_takes_the_forms_that_are_chosen(tmp_path):
+    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), 1, tmp_path, epochs=1)
+    studio.forms["coupling"].value = "joint"
+    studio.forms["temperature"].value = 2.0
+    studio.buttons["run all eight"].click()
+    studio.wait()
+    assert studio.caption.value.startswith("Combinations so far: 8") and "in the whole" in studio.table.value
+    assert {(method.coupling, method.temperature) for method in studio.methods.values()} == {("joint", 2.0)}
+    assert all(name.endswith(", coupling joint, temperature 2.0") for name in studio.methods)
+    values = {(method.global_loss, method.mu, method.lam) for method in studio.methods.values()}
+    assert values == set(itertools.product((0.0, 1.0), (0.0, 1.0), (0.0, 3.0)))
+    studio.forms["coupling"].value = "alternate"
+    studio.run()
+    studio.wait()
+    assert len(studio.methods) == 9 and "in the whole" not in studio.table.value  # one of the other eight
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, "2", True, None])
+def test_the_studio_needs_a_seed(seeds, tmp_path):
+    with pytest.raises(ValueError, match=r"seeds=.* must be a whole number >= 1"):
+        widgets.AblationPanel(seeds=seeds, folder=tmp_path)
+
+
+def test_the_studio_takes_a_folder_as_text(tmp_path):
+    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), 1, str(tmp_path / "runs"), epochs=1)
+    studio.run()
+    studio.wait()
+    assert studio.caption.value.startswith("Combinations so far: 1") and list((tmp_path / "runs").glob("*.json"))
+
+
+def test_pictures_start_at_the_librarys_own_values(digits, net, federation, explorer):
+    """The defaults of `split` and FedeCouple, by hand."""
+    values = {name: explorer.controls[name].value for name in ("alpha", "classes_per_client", "share", "sigma")}
+    assert values == pytest.approx({"alpha": 0.3, "classes_per_client": 2, "share": 0.2, "sigma": 1.0})
+    assert widgets.anchor_pull(net, net.init(0), federation).controls["mu"].value == 1.0
+    logits = torch.zeros(3, 10)
+    controls = widgets.distillation(logits, logits, torch.tensor([0, 1, 2])).controls
+    assert (controls["lam"].value, controls["temperature"].value) == (3.0, 1.0)
+    assert TrainingPanel(digits).alpha.value == pytest.approx(0.3)
+
+
+def test_pictures_of_nothing_are_refused():
+    none = torch.zeros(0, 10)
+    with pytest.raises(ValueError, match=r"len\(y\)=0 must be at least 1"):
+        widgets.distillation(none, none, torch.zeros(0, dtype=torch.int64))
+    three = torch.zeros(3, 10)
+    with pytest.raises(ValueError, match=r"len\(teacher_logits\)=0 must be len\(y\), 3"):
+        widgets.distillation(three, none, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="at least one figure"):
+        widgets.slideshow({})
+    with pytest.raises(ValueError, match="there is nothing to show"):
+        widgets.results(pd.DataFrame({"dataset": [], "partition": [], "personal": []}))

@@ -40,17 +40,22 @@ def _verdict(name: str, examine: Callable[[], None]) -> bool:
     except Wrong as wrong:
         print(f"{name}: {wrong}")
         return False
+    except Exception as error:  # a result so odd that looking at it fails; that, too, has to reach the student
+        print(f"{name}: your result cannot be looked at ({type(error).__name__}). Return plain arrays or numbers.")
+        return False
     print(f"{name}: correct.")
     return True
 
 
 def _result_of(yours: Callable[..., Any], *arguments: Any) -> Any:
     """What `yours` returns; Wrong where it does not. It gets copies, so that it cannot spoil the case for others."""
+    if not callable(yours):
+        raise Wrong(f"give the check your function itself, not {_kind(yours)}.")
     try:
         result = yours(*copy.deepcopy(arguments))
     except NotImplementedError:
         raise Wrong("not written yet. Replace `raise NotImplementedError` by your code.") from None
-    except Exception as error:  # whatever a student's code may raise is reported, not passed on
+    except (Exception, SystemExit) as error:  # whatever a student's code may raise is reported, not passed on
         raise Wrong(f"your function raises {type(error).__name__}: {error}") from None
     if result is None:
         raise Wrong("your function returns None. Did you forget `return`?")
@@ -72,35 +77,63 @@ def _check(
 
 def _compare(result: Any, expected: Any, case: tuple, mistakes: list[Mistake]) -> None:
     """Wrong, unless the result is as expected."""
-    try:
-        if _equal(result, expected):
-            return
-        for mistake in mistakes:
-            if _equal(result, mistake.made(*case)):
-                raise Wrong(mistake.message)
-    except (TypeError, ValueError, RuntimeError):  # it is nothing that could be compared
-        raise Wrong(f"your result is {_shape(result)}, where {_shape(expected)} is expected.") from None
-    if _shape(result) != _shape(expected):
-        raise Wrong(f"your result has {_shape(result)}, where {_shape(expected)} is expected.")
+    if _same(result, expected):
+        return
+    for mistake in mistakes:
+        if _same(result, mistake.made(*case)):
+            raise Wrong(mistake.message)
+    if isinstance(result, dict) and isinstance(expected, dict) and result.keys() == expected.keys():
+        for name in expected:
+            _blame_kind_and_shape(f"under {name!r} ", result[name], expected[name])
+    else:
+        _blame_kind_and_shape("", result, expected)
     raise Wrong("the shape is right but the values are not. Try three samples that you can compute by hand.")
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _blame_kind_and_shape(where: str, result: Any, expected: Any) -> None:
+    """Wrong, unless the result is of the kind and shape that is expected."""
+    ours = _as_tensor(result)
+    theirs = _as_tensor(expected)
+    if ours is None or theirs is None:
+        raise Wrong(f"{where}your result is {_kind(result)}, where {_kind(expected)} is expected.")
+    if ours.shape != theirs.shape:
+        raise Wrong(f"{where}your result has shape {tuple(ours.shape)}, where shape {tuple(theirs.shape)} is expected.")
+
+
+def _same(a: Any, b: Any) -> bool:
     """Whether two numbers, arrays, tensors or dictionaries of them are the same, but for rounding."""
-    if isinstance(b, dict):
-        return isinstance(a, dict) and a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in b)
-    a = torch.as_tensor(a, dtype=torch.float64)
-    b = torch.as_tensor(b, dtype=torch.float64)
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in b)
+    a = _as_tensor(a)
+    b = _as_tensor(b)
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def _shape(value: Any) -> str:
+def _as_tensor(value: Any) -> Tensor | None:
+    """A number, an array, a tensor or a list of numbers as a float64 tensor on the CPU; None where it is no such
+    thing."""
+    try:
+        if isinstance(value, np.ndarray):
+            value = np.array(value, order="C")  # torch takes no array that runs backwards
+        if torch.as_tensor(value).is_complex():
+            return None
+        return torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    except Exception:  # torch raises half a dozen kinds for what it cannot take
+        return None
+
+
+def _kind(value: Any) -> str:
     """What it is, in words."""
     if isinstance(value, dict):
-        return f"a dictionary with the names {sorted(value)}"
-    if hasattr(value, "shape"):
-        return f"shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
+        return f"a dictionary with the names {sorted(map(str, value))}"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} ({value.dtype})"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _random(*shapes: tuple[int, ...], seed: int) -> list[Tensor]:
@@ -124,9 +157,8 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
 
     def label_skew(alpha: float) -> float:
         """Of your division, once it is one: everybody has a part, and every image is in exactly one."""
-        parts = _result_of(_index_arrays_of(yours), labels, clients, alpha, np.random.default_rng(0))
-        if len(parts) != clients:
-            raise Wrong(f"it gives {len(parts)} parts for {clients} clients.")
+        result = _result_of(yours, labels, clients, alpha, np.random.default_rng(0))
+        parts = _index_arrays(result, clients, len(labels))
         together = np.concatenate(parts)
         missing = len(labels) - len(together)
         if len(np.unique(together)) < len(together):
@@ -150,14 +182,41 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
     return _verdict("partition", examine)
 
 
-def _index_arrays_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, with each of the parts that it returns as an array of whole numbers."""
+def _index_arrays(result: Any, clients: int, images: int) -> list[np.ndarray]:
+    """A division as a list of `clients` arrays of image numbers below `images`; Wrong, in words, where it is none."""
+    is_sequence = isinstance(result, list | tuple) or (isinstance(result, np.ndarray) and result.ndim > 0)
+    if not is_sequence:
+        raise Wrong(f"your result is {_kind(result)}, where a list of {clients} index arrays is expected.")
+    if len(result) != clients:
+        raise Wrong(f"it gives {len(result)} parts for {clients} clients.")
+    return [_image_numbers(f"client {client}'s part", part, images) for client, part in enumerate(result)]
 
-    def with_arrays(*arguments: Any) -> Any:
-        parts = function(*arguments)
-        return None if parts is None else [np.asarray(part, dtype=int) for part in parts]
 
-    return with_arrays
+def _image_numbers(whose: str, part: Any, images: int) -> np.ndarray:
+    """One client's part as an array of whole numbers, (n,), each from 0 to images - 1; Wrong where it is none."""
+    numbers = _as_array(part)
+    if numbers is None or numbers.ndim != 1:
+        raise Wrong(f"{whose} is {_kind(part)}; an array of image numbers, (n,), is expected.")
+    if len(numbers) == 0:
+        return np.zeros(0, dtype=int)
+    if numbers.dtype == bool:
+        raise Wrong(f"{whose} holds True and False; np.flatnonzero makes image numbers of them.")
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise Wrong(f"{whose} holds {numbers.dtype} where image numbers, whole numbers, are expected.")
+    for number in (numbers.min(), numbers.max()):
+        if not 0 <= number < images:
+            raise Wrong(f"{whose} holds the image number {number}; they run from 0 to {images - 1}.")
+    return numbers.astype(int)
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """`value` as an array; None where it is a dictionary, or cannot be one."""
+    if isinstance(value, dict):
+        return None
+    try:
+        return np.asarray(value)
+    except Exception:  # ragged lists, tensors with gradients, ...
+        return None
 
 
 def check_unevenness(yours: Callable[[np.ndarray], float]) -> bool:
@@ -524,10 +583,6 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         leads = ours - theirs
         return around_mean(leads, norm.ppf(0.975) * leads.std(ddof=1) / np.sqrt(len(leads)))
 
-    def as_array(ours: np.ndarray, theirs: np.ndarray) -> Any:
-        result = yours(ours, theirs)
-        return None if result is None else np.array(result)
-
     rng = np.random.default_rng(0)
     cases = [(rng.normal(90, 2, n), rng.normal(89, 2, n)) for n in (3, 5)]
     mistakes = [
@@ -539,4 +594,4 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         ),
         Mistake("difference the other way round: ours minus theirs.", lambda ours, theirs: interval(theirs, ours)),
     ]
-    return _check("paired interval", as_array, interval, cases, mistakes)
+    return _check("paired interval", yours, interval, cases, mistakes)

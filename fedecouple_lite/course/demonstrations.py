@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..client import LocalData, client_round, forward
 from ..engine import images_of
+from ..errors import is_number, is_whole_number, require
 from ..losses import centre_loss
-from ..methods import make
+from ..methods import FedeCouple, make
 from ..models import DecoupledNet, net_for
 from ..partition import Federation
 from ..studies import convergence
@@ -77,9 +78,21 @@ class AnchorPull(NamedTuple):
 
 
 def pull_to_anchors(
-    net: DecoupledNet, weights: Tensors, federation: Federation, client: int = 0, mu: float = 1.0, steps: int = 20
+    net: DecoupledNet,
+    weights: Tensors,
+    federation: Federation,
+    client: int = 0,
+    mu: float = FedeCouple.mu,
+    steps: int = 20,
 ) -> AnchorPull:
-    """One client receives `weights`; its extractor takes `steps` steps on ce + mu Omega, each on all its images."""
+    """One client receives `weights`; its extractor takes `steps` steps on ce + mu Omega, each on all its images.
+
+    Raises ValueError for a client that there is not, or that has no training images, and for mu or steps below 0.
+    """
+    known = is_whole_number(client) and 0 <= client < len(federation)
+    require(known, "client", client, f"a whole number from 0 to {len(federation) - 1}")
+    require(len(federation.train[client]) > 0, "client", client, "one that has training images")
+    require(is_whole_number(steps) and steps >= 0, "steps", steps, "a whole number >= 0")
     x, y = images_of(federation, federation.train[client])
 
     def all_at_once(epochs: int) -> list[Tensor]:
@@ -104,7 +117,12 @@ def pull_to_anchors(
 
 
 def anchor_pull(
-    net: DecoupledNet, weights: Tensors, federation: Federation, client: int = 0, mu: float = 1.0, steps: int = 20
+    net: DecoupledNet,
+    weights: Tensors,
+    federation: Federation,
+    client: int = 0,
+    mu: float = FedeCouple.mu,
+    steps: int = 20,
 ) -> Figure:
     """One client's features before and after `steps` steps of its extractor on ce + mu Omega, in ONE plane (PCA)."""
     pull = pull_to_anchors(net, weights, federation, client, mu, steps)
@@ -125,7 +143,13 @@ class MeasuredDescent(NamedTuple):
 
 
 def measure_descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: int = 300) -> MeasuredDescent:
-    """Run `problem`. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound."""
+    """Run `problem`. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound.
+
+    Raises ValueError where step is not above 0, or there is no local step or no round.
+    """
+    require(is_number(step) and step > 0, "step", step, "a number above 0")
+    require(is_whole_number(local_steps) and local_steps >= 1, "local_steps", local_steps, "a whole number >= 1")
+    require(is_whole_number(rounds) and rounds >= 1, "rounds", rounds, "a whole number >= 1")
     lr = step / (4 * problem.smoothness * local_steps)
     run = convergence.descend(problem, lr, local_steps, rounds)
     average = convergence.running_mean(run.measured)

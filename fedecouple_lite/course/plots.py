@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..engine import State
+from ..errors import require
 from ..losses import cross_entropy, distillation, true_class_probability
+from ..methods import FedeCouple
 from ..metrics import feature_scores
 from ..partition import Federation, unevenness
 from ..studies.features import Space, embed
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C564B", "#7F7F7F")
 MARKERS = "osD^vP*Xph"
+# The records' accuracies, and what a figure calls them: "trained" is a client's model after its last local training,
+# "received" what it would receive now, before training.
 ACCURACIES = {
-    "personal": "personal accuracy",
-    "percentile10": "10th percentile of clients",
+    "personal": "personal accuracy, trained",
+    "personal_received": "personal accuracy, received",
+    "percentile10": "10th percentile of clients, trained",
     "global": "global accuracy",
-}  # the records' accuracies, and what a figure calls them
+}
 
 
 # --- Every figure's paper and ink ---
@@ -138,7 +143,8 @@ def _name_lines(ax: Axes, ends: list[tuple[float, int, str, str]]) -> None:
 
 def multiples(results: Sequence[Mapping[str, Any]], metric: str = "personal", columns: int = 4) -> Figure:
     """Small multiples on one scale: each label's curve (mean over seeds, band: standard deviation) before all others'
-    in grey, its last value in the title."""
+    in grey, its last value in the title. ValueError for no results."""
+    require(len(results) > 0, "results", list(results), "at least one run")
     all_curves = {label: curve(runs, metric) for label, runs in _by_label(results).items()}
     number = len(all_curves)
     wide = min(columns, number)
@@ -173,10 +179,11 @@ def _in_words(metric: str) -> str:
 def dots(rows: pd.DataFrame, metric: str = "personal") -> Figure:
     """`metric` of each method, best on top: a dot per seed, the mean, and its 95% t-interval over seeds.
 
-    rows: a DataFrame with columns method, seed and `metric` (tables.table).
+    rows: a DataFrame with columns method, seed and `metric` (tables.table); rows without that figure are left out.
     """
     from scipy.stats import t
 
+    rows = rows.dropna(subset=[metric])
     by_method = {str(method): 100 * group[metric].to_numpy() for method, group in rows.groupby("method")}
     methods = sorted(by_method, key=lambda method: by_method[method].mean())
     fig, (ax,) = figure(height=0.32 * len(methods) + 1.0)
@@ -194,8 +201,10 @@ def dots(rows: pd.DataFrame, metric: str = "personal") -> Figure:
 
 
 def client_bars(results: Sequence[Mapping[str, Any]], seed: int = 0) -> Figure:
-    """Each client's personal accuracy after the last round of one seed, sorted by the first method's."""
+    """Each client's personal accuracy after the last round of one seed, sorted by the first method's. ValueError for a
+    seed that was not run."""
     runs = [run for run in results if run["seed"] == seed]
+    require(len(runs) > 0, "seed", seed, f"one of the results', {sorted({run['seed'] for run in results})}")
     last = [run["records"][-1]["accuracies"] for run in runs]
     accuracies = 100 * np.array(last, dtype=float)  # (methods, clients)
     order = np.argsort(accuracies[0])
@@ -206,7 +215,7 @@ def client_bars(results: Sequence[Mapping[str, Any]], seed: int = 0) -> Figure:
     for i, run in enumerate(runs):
         places = clients + (leftmost + i) * width
         ax.bar(places, accuracies[i, order], width, label=run["label"], color=COLOURS[i % len(COLOURS)])
-    ax.set(xlabel=f"client, sorted by {runs[0]['label']}", ylabel="personal accuracy (%)", ylim=(0, 105))
+    ax.set(xlabel=f"client, sorted by {runs[0]['label']}", ylabel=f"{_in_words('personal')} (%)", ylim=(0, 105))
     ax.set_xticks(clients, [str(client) for client in order], fontsize=8)
     fig.legend(loc="outside upper center", ncols=len(runs), frameon=False)
     return fig
@@ -221,8 +230,7 @@ def progress(state: State, drifts: Sequence[float]) -> Figure:
     fig.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.9, wspace=0.25)
 
     rounds = [record["round"] for record in state.records]
-    lines = {"personal": "personal", "global": "global", "percentile10": "10th percentile of clients"}
-    for i, (metric, label) in enumerate(lines.items()):
+    for i, (metric, label) in enumerate(ACCURACIES.items()):
         percent = [100 * record[metric] for record in state.records]
         left.plot(rounds, percent, label=label, **style(i), markersize=4)
     left.legend(frameon=False, fontsize=8, loc="lower right")  # where curves that rise leave room
@@ -230,7 +238,7 @@ def progress(state: State, drifts: Sequence[float]) -> Figure:
 
     accuracies = np.array(state.records[-1]["accuracies"], dtype=float)
     middle.bar(range(len(accuracies)), np.sort(100 * accuracies), color=COLOURS[0])
-    middle.set(xlabel="clients, sorted", ylabel="personal accuracy (%)", ylim=(0, 102))
+    middle.set(xlabel="clients, sorted", ylabel=f"{_in_words('personal')} (%)", ylim=(0, 102))
 
     right.plot(range(1, len(drifts) + 1), drifts, **style(3), markersize=4)
     right.set(xlabel="round", ylabel="drift of the extractors", ylim=(0, 1.1 * max(drifts) or None))
@@ -279,8 +287,17 @@ def travel_table(where: Mapping[str, Mapping[str, str]]) -> Figure:
 # --- What the losses do ---
 
 
-def distillation_bars(student: Any, teacher: Any, y: int, temperature: float = 1.0, lam: float = 3.0) -> Figure:
-    """One image's softened probabilities under teacher and student, logits (C,) each, with the weight and the loss."""
+def distillation_bars(
+    student: Any, teacher: Any, y: int, temperature: float = FedeCouple.temperature, lam: float = FedeCouple.lam
+) -> Figure:
+    """One image's softened probabilities under teacher and student, logits (C,) each, with the weight and the loss.
+
+    Raises ValueError for a class y that there is not, a temperature that is not above 0, or a negative lam.
+    """
+    classes = len(student)
+    require(0 <= y < classes, "y", y, f"a class from 0 to {classes - 1}")
+    require(temperature > 0, "temperature", temperature, "above 0")
+    require(lam >= 0, "lam", lam, "at least 0")
     student = torch.as_tensor(student)[None]  # (1, C): a batch of one
     teacher = torch.as_tensor(teacher)[None]
     label = torch.as_tensor(y)[None]
@@ -290,12 +307,12 @@ def distillation_bars(student: Any, teacher: Any, y: int, temperature: float = 1
     loss = ce + lam * weight * kl
 
     fig, (ax,) = figure(height=3.2)
-    classes = np.arange(student.shape[1])
+    places = np.arange(classes)
     logits = {"teacher (global classifier)": teacher, "student (personal classifier)": student}
     for i, (name, values) in enumerate(logits.items()):
         softened = (values / temperature).softmax(1)[0]
-        ax.bar(classes + 0.4 * i - 0.2, softened.numpy(), 0.4, label=name, color=COLOURS[i])
-    ax.set(xlabel=f"class (true: {y})", ylabel=f"probability at T = {temperature:g}", xticks=classes, ylim=(0, 1))
+        ax.bar(places + 0.4 * i - 0.2, softened.numpy(), 0.4, label=name, color=COLOURS[i])
+    ax.set(xlabel=f"class (true: {y})", ylabel=f"probability at T = {temperature:g}", xticks=places, ylim=(0, 1))
     ax.set_title(f"ce {ce:.2f} + lam {lam:g} x weight {weight:.2f} x T² KL {kl:.2f} = {loss:.2f}")
     ax.legend(frameon=False)
     return fig

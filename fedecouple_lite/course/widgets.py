@@ -11,9 +11,10 @@ import copy
 import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from html import escape
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,15 @@ from matplotlib.figure import Figure
 from ..client import Stopped
 from ..data import Dataset
 from ..engine import State, rounds
+from ..errors import is_number, is_whole_number, nearest, require
 from ..hyper import hypers
-from ..methods import METHODS, FedAvg, make
+from ..methods import METHODS, FedAvg, FedeCouple, make
 from ..models import DecoupledNet, net_for
 from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..studies import ablation
 from ..studies.convergence import random_problem
 from ..studies.experiment import Run, Setting
-from ..studies.features import drift, feature_space
+from ..studies.features import drift, feature_space, require_test_images
 from ..studies.tables import as_table
 from ..tensors import Tensors
 from . import demonstrations, plots
@@ -70,6 +72,27 @@ def _slider(text: str, value: float, low: float, high: float, step: float, log: 
     else:
         kind = w.FloatSlider
     return kind(value=value, min=low, max=high, step=step, description=text, continuous_update=False)
+
+
+def _number_slider(text: str, value: float, low: float = 0.0, high: float = 10.0) -> w.FloatSlider:
+    """A slider for a hyper-parameter, from `low` to `high` in tenths; `_put` says what it does where that is too
+    narrow or too coarse for the value."""
+    slider = _slider(text, low, low, high, 0.1)
+    _put(slider, value)
+    return slider
+
+
+def _put(slider: w.FloatSlider, value: float) -> None:
+    """Set a slider to `value`. Its range widens where it does not hold the value, which would be cut off in silence;
+    its steps become fine enough to return to the value, and its readout shows it."""
+    slider.min = min(slider.min, value)
+    slider.max = max(slider.max, value)
+    decimals = 1
+    while decimals < 12 and not isclose(value, round(value, decimals)):
+        decimals += 1
+    slider.step = 10.0**-decimals
+    slider.readout_format = f".{max(2, decimals)}f"
+    slider.value = value
 
 
 def _row(controls: Sequence[w.Widget]) -> w.HBox:
@@ -114,11 +137,14 @@ class Picture(w.VBox):
 
 def heterogeneity(data: Dataset) -> Picture:
     """Partition, its own option, clients and seed against who then holds what, with the figures of unevenness."""
+    own: dict[str, float] = {}  # each option's value where none is given
+    for options_of_one in OPTIONS.values():
+        own.update(options_of_one)
     options = {
-        "alpha": _slider("alpha", 0.3, -2, 2, 0.1, log=True),
-        "classes_per_client": _slider("classes", 2, 1, len(data.classes), 1),
-        "share": _slider("share", 0.2, 0.0, 1.0, 0.05),
-        "sigma": _slider("sigma", 1.0, 0.1, 3.0, 0.1),
+        "alpha": _slider("alpha", own["alpha"], -2, 2, 0.1, log=True),
+        "classes_per_client": _slider("classes", own["classes_per_client"], 1, len(data.classes), 1),
+        "share": _slider("share", own["share"], 0.0, 1.0, 0.05),
+        "sigma": _slider("sigma", own["sigma"], 0.1, 3.0, 0.1),
     }
     controls = {
         "partition": w.Dropdown(options=list(PARTITIONS), description="partition"),
@@ -161,7 +187,7 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
     """mu and the number of steps against one client's features around its anchors."""
     controls = {
         "client": _slider("client", 0, 0, len(federation) - 1, 1),
-        "mu": _slider("mu", 1.0, 0.0, 10.0, 0.1),
+        "mu": _number_slider("mu", FedeCouple.mu),
         "steps": _slider("steps", 20, 0, 100, 5),
     }
     net = copy.deepcopy(net)  # weights are put into its modules while it runs: a cell's and ours must not meet there
@@ -174,11 +200,17 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
 
 
 def distillation(student_logits: Any, teacher_logits: Any, y: Any) -> Picture:
-    """Image, temperature and lambda against what the teacher asks of the student; logits (n, C) and y (n,)."""
+    """Image, temperature and lambda against what the teacher asks of the student; logits (n, C) and y (n,).
+
+    Raises ValueError where there is no image, or not a row of logits for each.
+    """
+    require(len(y) > 0, "len(y)", len(y), "at least 1: there is no image to show")
+    for name, logits in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
+        require(len(logits) == len(y), f"len({name})", len(logits), f"len(y), {len(y)}")
     controls = {
         "image": _slider("image", 0, 0, len(y) - 1, 1),
-        "temperature": _slider("T", 1.0, 0.5, 10.0, 0.5),
-        "lam": _slider("lambda", 3.0, 0.0, 10.0, 0.5),
+        "temperature": _slider("T", FedeCouple.temperature, 0.5, 10.0, 0.5),
+        "lam": _slider("lambda", FedeCouple.lam, 0.0, 10.0, 0.5),
     }
 
     def draw(image: int, temperature: float, lam: float) -> tuple[Figure, str]:
@@ -207,7 +239,8 @@ def descent(seed: int = 0) -> Picture:
 
 
 def slideshow(figures: Mapping[int, Figure]) -> Picture:
-    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say."""
+    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say. ValueError for none."""
+    require(len(figures) > 0, "figures", dict(figures), "at least one figure by its number")
     pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
     slider = w.SelectionSlider(options=list(pictures), description="round", continuous_update=True)
 
@@ -219,12 +252,14 @@ def slideshow(figures: Mapping[int, Figure]) -> Picture:
 
 def results(rows: pd.DataFrame) -> Picture:
     """Benchmark rows (`benchmark.measure`) by data set, partition and figure: a dot a seed, the mean and its
-    interval."""
+    interval. ValueError where there is no row."""
+    require(len(rows) > 0, "len(rows)", len(rows), "at least 1: there is nothing to show")
     controls = {
         "dataset": w.Dropdown(options=list(rows["dataset"].unique()), description="data set"),
         "partition": w.Dropdown(options=list(rows["partition"].unique()), description="partition"),
         "metric": w.Dropdown(
-            options=[(words, metric) for metric, words in plots.ACCURACIES.items()], description="accuracy"
+            options=[(words, metric) for metric, words in plots.ACCURACIES.items() if metric in rows],
+            description="accuracy",
         ),
     }
 
@@ -299,28 +334,39 @@ class BackgroundPanel(w.VBox):
 class TrainingPanel(BackgroundPanel):
     """Live training in a background thread: start, pause, step, stop. `state` is the run so far, for use in Python.
 
-    common: hyper-parameters for every method, such as lr or epochs.
+    given: hyper-parameters, such as lr, epochs or mu; each goes to the methods that know it. The sliders for mu and
+    lambda start at the value given or, where none is, at the chosen method's own, also when another method is chosen; a
+    method without one greys it out. The caption says what was run. ValueError for a name that no method knows, or a
+    value that FedeCouple, chosen at first, cannot take.
     """
 
-    def __init__(self, data: Dataset, clients: int = 20, **common: Any):
+    def __init__(self, data: Dataset, clients: int = 20, **given: Any):
         super().__init__("Choose, then press start; step does one round.")
+        self.caption.layout.min_height = "56px"  # two lines: keeps the place, so that the page does not jump
         self.data = data
         self.clients = clients
-        self.common = common
+        self.given = given
         self.net = net_for(data.in_shape, len(data.classes))
+        check_names(given)
 
         self.state: State | None = None
         self.drift: list[float] = []  # after each round
         self.federation: Federation | None = None  # None: the next start begins anew
         self.states: Iterator[State] = iter(())  # the rounds to come
         self.values: list[Any] = []  # the controls' at the start of this run
+        self.ran = ""  # this run's method and values, in words
 
         self.method = w.Dropdown(options=list(METHODS), value="fedecouple", description="method")
-        self.mu = _slider("mu", 1.0, 0.0, 10.0, 0.1)
-        self.lam = _slider("lambda", 3.0, 0.0, 10.0, 0.5)
-        self.alpha = _slider("alpha", 0.3, -1, 2, 0.1, log=True)
+        self.mu = _number_slider("mu", 0.0)
+        self.lam = _number_slider("lambda", 0.0)
+        self.knobs = {"mu": self.mu, "lam": self.lam}
+        self.followed = ""  # the method whose values the sliders were put to
+        self.following = threading.Lock()
+        self.alpha = _slider("alpha", OPTIONS["dirichlet"]["alpha"], -1, 2, 0.1, log=True)
         self.rounds = _slider("rounds", 10, 1, 50, 1)
         self.controls = [self.method, self.mu, self.lam, self.alpha, self.rounds]
+        self._follow_method()
+        self.method.observe(lambda change: self.guard(self._follow_method), names="value")
 
         self.add_button("start", self.start, width="80px")
         self.add_button("pause", self.pause, width="80px")
@@ -328,10 +374,28 @@ class TrainingPanel(BackgroundPanel):
         self.add_button("stop", self.stop, width="80px")
         self.bar = w.IntProgress(min=0, max=10, description="round")
 
-        blank, _ = plots.figure(3, width=11.0, height=3.4)  # keeps the place, so that the page does not jump
+        blank, _ = plots.figure(3, width=11.0, height=3.4)  # keeps the place as well
         self.image = w.Image(value=png(blank), format="png", layout=w.Layout(width="880px"))
         buttons = w.HBox([*self.buttons.values(), self.bar])
         self.children = [_row(self.controls), buttons, self.image, self.caption]
+
+    def _as_given(self) -> FedAvg:
+        """The chosen method with those of the given hyper-parameters that it knows."""
+        name = self.method.value
+        known = hypers(METHODS[name])
+        return make(name, **{key: value for key, value in self.given.items() if key in known})
+
+    def _follow_method(self) -> None:
+        """Put the sliders where the chosen method starts, once each time that another one is chosen."""
+        with self.following:
+            if self.method.value == self.followed:
+                return
+            values = knobs_of(self._as_given())
+            for name, slider in self.knobs.items():
+                slider.disabled = name not in values
+                if name in values:
+                    _put(slider, values[name])
+            self.followed = self.method.value
 
     def start(self) -> None:
         """Go on with a paused run; after its end, or where a control was changed, begin a new one."""
@@ -376,17 +440,26 @@ class TrainingPanel(BackgroundPanel):
         if self.federation is not None and not finished and self.values == self._chosen():
             return
         self._end()
+        self._follow_method()  # the choice of a method and this may come in two threads
         self.values = self._chosen()
-        method = make(self.method.value, **self.common)
-        for name, slider in (("mu", self.mu), ("lam", self.lam)):
-            if name in hypers(method):
-                method = replace(method, **{name: slider.value})
-        self.federation = split(self.data, self.clients, alpha=self.alpha.value)
-        self.states = rounds(method, self.net, self.federation, rounds=self.rounds.value)
+        method = self._as_given()
+        for name in knobs_of(method):
+            method = replace(method, **{name: self.knobs[name].value})
+        federation = split(self.data, self.clients, alpha=self.alpha.value)
+        require_test_images(federation, f"clients={self.clients}")
+        self.federation = federation
+        self.states = rounds(method, self.net, federation, rounds=self.rounds.value)
+        self.ran = self._in_words(method)
         self.state = None
         self.drift = []
         self.bar.max = self.rounds.value
         self.bar.value = 0
+
+    def _in_words(self, method: FedAvg) -> str:
+        """What is run: the method, and the values that it has; "-" for one that it does not have."""
+        values = knobs_of(method)
+        words = [f"{name} {values[name]:g}" if name in values else f"{name} -" for name in self.knobs]
+        return f"{self.method.value} ({', '.join(words)}), alpha {self.alpha.value:g}"
 
     def _go_on(self) -> None:
         while self.going.is_set() and self._one_round():
@@ -405,10 +478,31 @@ class TrainingPanel(BackgroundPanel):
         self.image.value = png(plots.progress(state, self.drift))
         record = state.records[-1]
         self.caption.value = (
-            f"Round {state.round}: personal accuracy {100 * record['personal']:.1f} %, "
-            f"10th percentile of clients {100 * record['percentile10']:.1f} %, drift {self.drift[-1]:.2f}."
+            f"Round {state.round}: {self.ran}. Personal accuracy {100 * record['personal']:.1f} % trained, "
+            f"{100 * record['personal_received']:.1f} % received; 10th percentile of clients, trained, "
+            f"{100 * record['percentile10']:.1f} %; drift {self.drift[-1]:.2f}."
         )
         return True
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Raise ValueError for a hyper-parameter that no method knows."""
+    known = [name for method in METHODS.values() for name in hypers(method)]
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"{name}={value!r} means nothing to any method; {nearest(name, dict.fromkeys(known))}")
+
+
+def knobs_of(method: FedAvg) -> dict[str, float]:
+    """Those of a method's hyper-parameters that have a slider in the panel, and their values.
+
+    Examples
+    --------
+    >>> knobs_of(make("fedprox")), knobs_of(make("fedecouple")), knobs_of(make("fedavg"))
+    ({'mu': 0.01}, {'mu': 1.0, 'lam': 3.0}, {})
+    """
+    values = {name: getattr(method, name) for name in ("mu", "lam") if name in hypers(method)}
+    return {name: value for name, value in values.items() if is_number(value)}
 
 
 class AblationPanel(BackgroundPanel):
@@ -416,19 +510,27 @@ class AblationPanel(BackgroundPanel):
     see all curves so far as small multiples, a table, and two combinations' feature spaces side by side.
 
     setting: what all runs share; six rounds on the digits where none is given. seeds: how many. folder: where finished
-    runs are kept. common: hyper-parameters for all combinations, such as lr or coupling.
+    runs are kept. given: hyper-parameters for all combinations, such as lr or coupling; controls start at them. A
+    combination's name says which parts are on in what was run, and which forms differ from those given.
     """
 
-    def __init__(self, setting: Setting | None = None, seeds: int = 2, folder: Path = ablation.FOLDER, **common: Any):
+    def __init__(
+        self, setting: Setting | None = None, seeds: int = 2, folder: str | Path = ablation.FOLDER, **given: Any
+    ):
         super().__init__("Choose, then press run. What was run before is read back.")
+        require(is_whole_number(seeds) and seeds >= 1, "seeds", seeds, "a whole number >= 1")
         self.setting = setting or Setting(rounds=6)
         self.seeds = range(seeds)
-        self.folder = folder
-        self.whole = make("fedecouple", **common)  # every part on, every form as given
+        self.folder = Path(folder)
+        self.whole = make("fedecouple", **given)  # every part, every form as given
         self.methods: dict[str, FedAvg] = {}  # the combinations run so far, by name
+        self.eight: list[str] = []  # names of the eight combinations of parts in the forms that were run last
         self.results: list[Run] = []
 
-        self.parts = {part: w.Checkbox(value=True, description=part, indent=False) for part in ablation.PARTS}
+        self.parts = {}
+        for part in ablation.PARTS:
+            on = ablation.is_on(part, asdict(self.whole))
+            self.parts[part] = w.Checkbox(value=on, description=part, indent=False)
         self.forms = self._forms()
         self.add_button("run", self.run)
         self.add_button("run all eight", partial(self.run, everything=True))
@@ -458,32 +560,47 @@ class AblationPanel(BackgroundPanel):
         ]
 
     def _forms(self) -> dict[str, w.ValueWidget]:
-        """A control for each of FedeCouple's choices, and for three of its numbers, set to what `whole` has."""
+        """A control for each of FedeCouple's choices, and for four of its numbers, set to what `whole` has."""
         forms: dict[str, w.ValueWidget] = {}
         for name, hyper in hypers(self.whole).items():
             choices = hyper.metadata["choices"]
             if choices:
                 forms[name] = w.Dropdown(options=list(choices), value=getattr(self.whole, name), description=name)
-        for name, text, low in (("mu", "mu", 0.0), ("lam", "lam", 0.0), ("temperature", "T", 0.5)):
-            value = getattr(self.whole, name)
-            forms[name] = _slider(text, value, min(low, value), max(10.0, value), 0.1)
+        numbers = (("global_loss", "global", 0.0), ("mu", "mu", 0.0), ("lam", "lam", 0.0), ("temperature", "T", 0.5))
+        for name, text, low in numbers:
+            forms[name] = _number_slider(text, getattr(self.whole, name), low)
         return forms
 
-    def chosen(self) -> tuple[str, FedAvg]:
-        """The combination that the controls say, and its name."""
+    def _in_chosen_forms(self) -> FedAvg:
+        """`whole` in the forms that the controls say, whatever the parts."""
         method = self.whole
-        changed = []
         for name, form in self.forms.items():
             if form.value != getattr(self.whole, name):
                 method = replace(method, **{name: form.value})
-                changed.append(f"{name} {form.value}")
-        on = []
+        return method
+
+    def name_of(self, method: FedAvg) -> str:
+        """A combination's name: the parts that are on in it, and each form in which it differs from `whole`."""
+        values = asdict(method)
+        on = [part for part in ablation.PARTS if ablation.is_on(part, values)]
+        named_by_parts = [name for part, off in ablation.PARTS.items() if part not in on for name in off]
+        changed = []
+        for name in self.forms:
+            if values[name] != getattr(self.whole, name) and name not in named_by_parts:
+                changed.append(f"{name} {values[name]}")
+        return ", ".join([ablation.parts_on(on), *changed])
+
+    def chosen(self) -> tuple[str, FedAvg]:
+        """The combination that the controls say, and its name."""
+        method = self._in_chosen_forms()
         for part, box in self.parts.items():
-            if box.value:
-                on.append(part)
-            else:
+            if not box.value:
                 method = replace(method, **ablation.PARTS[part])
-        return ", ".join([ablation.parts_on(on), *changed]), method
+        return self.name_of(method), method
+
+    def all_eight(self) -> dict[str, FedAvg]:
+        """Every combination of the three parts in the chosen forms. ValueError where a form leaves a part off."""
+        return {self.name_of(method): method for method in ablation.variants(self._in_chosen_forms()).values()}
 
     def run(self, everything: bool = False) -> None:
         """Train what is chosen (or all eight combinations of the parts) in the background."""
@@ -492,13 +609,21 @@ class AblationPanel(BackgroundPanel):
                 return
             self.wait()  # it gives up at its next round
         if everything:
-            added = ablation.variants(self.whole)
+            added = self.all_eight()
         else:
             name, method = self.chosen()
             added = {name: method}
+        self.eight = self._names_of_eight()
         self.bar.value = 0
         self.bar.max = len(added) * len(self.seeds) * self.setting.rounds
         self.work(partial(self._train_and_show, added))
+
+    def _names_of_eight(self) -> list[str]:
+        """The names of all eight combinations in the chosen forms; none where a form leaves a part off."""
+        try:
+            return list(self.all_eight())
+        except ValueError:
+            return []
 
     def stop(self) -> None:
         """Give up the run in progress; finished seeds are kept."""
@@ -537,10 +662,10 @@ class AblationPanel(BackgroundPanel):
             raise Stopped
 
     def _tables(self) -> str:
-        """What was run, and each part's effect once all eight combinations are there."""
+        """What was run, and each part's effect once all eight combinations of the forms run last are there."""
         rows = ablation.tidy(self.results)
         html = as_table(rows.drop(columns=list(ablation.PARTS))).to_html(index=False)
-        eight = rows[rows["method"].isin(list(ablation.variants(make("fedecouple"))))]
+        eight = rows[rows["method"].isin(self.eight)]
         if eight["method"].nunique() == 8:
             html += ablation.effects(eight).round(2).to_html(index=False)
         return html

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save_file
 
 from ..engine import State
 from ..errors import nearest
@@ -19,7 +20,7 @@ from ..files import write_whole
 from ..hyper import hypers
 from ..methods import FedAvg, FedeCouple, make
 from ..tensors import Tensors
-from .experiment import Run, Setting, Watch, compare, digest, watch_nothing
+from .experiment import Run, Setting, Watch, check_comparison, compare, digest, watch_nothing
 from .tables import table
 
 # What switches a part off: GLF the global half of the extractor's loss, GFA the anchors, GPC the distillation.
@@ -88,9 +89,11 @@ def ablate(
     """Run all combinations of `parts` with each seed: a tidy DataFrame, one row per (variant, seed).
 
     options: fields of `Setting` (rounds, alpha, clients, ...) or hyper-parameters of FedeCouple (lr, mu, ...). Columns:
-    method (the variant's name), seed, one of True/False for each part, then the figures of `tables.table`. Each run is
-    a file in `folder`: a second call computes only what is missing. ValueError for an option that neither knows.
-    `run_ablation` has the same arguments and gives the runs themselves, round by round.
+    method (the variant's name), seed, one of True/False for each part, then the figures of `tables.table`, the last of
+    them the hyper-parameters of that run. Nothing is tuned, and epochs are equal, not steps: with coupling "alternate"
+    GLF adds a step to every batch, with "joint" it does not; the column steps counts them. Each run is a file in
+    `folder`: a second call computes only what is missing. ValueError for an option that neither knows. `run_ablation`
+    has the same arguments and gives the runs themselves, round by round.
 
     Examples
     --------
@@ -153,31 +156,47 @@ def run_all(
     setting: Setting, methods: Mapping[str, FedAvg], seeds: Sequence[int], folder: Path, on_round: Watch
 ) -> list[Run]:
     """`experiment.compare` that also keeps each finished run's server, for `server`; a run without it happens again."""
-    for method, seed in product(methods.values(), seeds):
-        if not server_path(setting, method, seed, folder).exists():
-            for result in folder.glob(f"*-{seed}-{digest(setting, method, seed)}.json"):
+    check_comparison(setting, methods, seeds)
+    digests = {}  # taken now: a method may count its calls, and be another one after its run
+    for (label, method), seed in product(methods.items(), seeds):
+        stands_for = digest(setting, method, seed)
+        digests[label, seed] = stands_for
+        if not holds_server(server_path(folder, stands_for), stands_for):
+            for result in folder.glob(f"*-{seed}-{stands_for}.json"):
                 result.unlink()
 
     def keep_server(label: str, seed: int, state: State | None) -> None:
         if state is not None and state.round == setting.rounds:
-            path = server_path(setting, methods[label], seed, folder)
-            write_whole(path, partial(save_file, state.server))
+            stands_for = digests[label, seed]
+            save = partial(save_file, state.server, metadata={"digest": stands_for})
+            write_whole(server_path(folder, stands_for), save)
         on_round(label, seed, state)
 
-    return compare(setting, methods, list(seeds), folder, keep_server)
+    return compare(setting, methods, seeds, folder, keep_server)
 
 
-def server_path(setting: Setting, method: FedAvg, seed: int, folder: Path) -> Path:
-    """Where a run's server is kept."""
-    return folder / f"{digest(setting, method, seed)}.safetensors"
+def server_path(folder: Path, stands_for: str) -> Path:
+    """Where the server of the run with this digest is kept."""
+    return folder / f"{stands_for}.safetensors"
+
+
+def holds_server(path: Path, stands_for: str) -> bool:
+    """Whether this file holds, whole, the server of the run with this digest."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("digest") == stands_for
+    except (OSError, SafetensorError):  # not there, or damaged
+        return False
 
 
 def server(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> Tensors:
     """The server's tensors at the end of a run of `run_all`. ValueError where it has not been run."""
-    path = server_path(setting, method, seed, folder)
-    if not path.exists():
-        raise ValueError(f"{path} is not there: run this combination first")
-    return load_file(path, device=setting.device)
+    stands_for = digest(setting, method, seed)
+    path = server_path(Path(folder), stands_for)
+    if not holds_server(path, stands_for):
+        raise ValueError(f"{path} is not there, or not whole: run this combination first")
+    tensors = load(path.read_bytes())  # not load_file, whose tensors lie in the file for as long as they live
+    return {name: tensor.to(setting.device) for name, tensor in tensors.items()}
 
 
 def tidy(results: Sequence[Run]) -> pd.DataFrame:

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from ..data import DATASETS
-from ..errors import nearest
+from ..errors import is_whole_number, nearest, require
 from ..hyper import hypers
 from ..methods import METHODS, FedAvg, make
-from .experiment import Run, Setting, Watch, compare, tune, watch_nothing
+from .experiment import Run, Setting, Watch, check_test_images, compare, tune, watch_nothing
 from .tables import table
 
 PARTITION_SETTINGS: dict[str, dict[str, Any]] = {
@@ -31,7 +31,8 @@ SMALLEST_LR = 1e-5  # a method that diverges even below this step size is given 
 
 @dataclass(frozen=True)
 class Preset:
-    """A benchmark: what is run, and what all of it shares. `common` goes to every method that knows the name."""
+    """A benchmark: what is run, and what all of it shares. `common` goes to every method that knows the name, and
+    tuning leaves it alone."""
 
     datasets: tuple[str, ...]
     partitions: tuple[str, ...] = tuple(PARTITION_SETTINGS)
@@ -148,15 +149,17 @@ def measure(
     """Run, or read back, everything: one row per (dataset, partition, method, seed), with its command.
 
     A method's hyper-parameters are tuned once per cell, on validation images of seed 0, over `trials` values and
-    `tuning_rounds` rounds, the same budget for all; a final run that diverges is repeated with half its step size. A
-    data set that cannot be had is left out: on_cell(dataset, partition, problem) tells, problem "" where all is well.
-    Raises ValueError for a name that is unknown, or where no data set can be had.
+    `tuning_rounds` rounds, the same budget of trials for all; those in the preset's `common` keep their value. A final
+    run that diverges is repeated with half its step sizes. Epochs are equal for all methods, not gradient steps: the
+    column steps counts them, predict_steps those that were spent only to predict, and hyperparameters says what each
+    run had. A data set that cannot be had is left out: on_cell(dataset, partition, problem) tells, problem "" where all
+    is well. Raises ValueError for a name that is unknown, or where no data set can be had.
     """
-    check_names(preset)
+    check_preset(preset)
     parts = []
     problem = ""
     for dataset, partition, setting in cells(preset):
-        problem = problem_of(setting)
+        problem = problem_of(setting, preset)
         on_cell(dataset, partition, problem)
         if problem:
             continue
@@ -171,38 +174,60 @@ def measure(
     return pd.concat(parts, ignore_index=True)
 
 
-def check_names(preset: Preset) -> None:
-    """Raise ValueError for a method or a data set that there is not: at once, not after an hour."""
+def check_preset(preset: Preset) -> None:
+    """Raise ValueError for what there is not, or cannot be: at once, not after an hour."""
     for name in preset.methods:
         if name not in METHODS:
             raise ValueError(f"methods={name!r} is unknown; {nearest(name, METHODS)}")
     for name in preset.datasets:
         if name not in DATASETS and not name.endswith(".npz"):
             raise ValueError(f"datasets={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
+    for name in preset.partitions:
+        if name not in PARTITION_SETTINGS:
+            raise ValueError(f"partitions={name!r} is unknown; {nearest(name, PARTITION_SETTINGS)}")
+    for field_name in ("seeds", "trials", "tuning_rounds"):
+        value = getattr(preset, field_name)
+        require(is_whole_number(value) and value >= 1, field_name, value, "a whole number >= 1")
+    known = dict.fromkeys(name for method in preset.methods for name in hypers(METHODS[method]))
+    for name in preset.common:
+        if name not in known:
+            raise ValueError(
+                f"common={name!r} means nothing to any of methods={preset.methods}; {nearest(name, known)}"
+            )
+    for name in preset.methods:
+        make(name, **common_of(preset, name))
 
 
-def problem_of(setting: Setting) -> str:
-    """Why nothing can be trained in this setting; "" where it can."""
+def common_of(preset: Preset, name: str) -> dict[str, Any]:
+    """Those of the preset's common hyper-parameters that this method knows."""
+    known = hypers(METHODS[name])
+    return {key: value for key, value in preset.common.items() if key in known}
+
+
+def problem_of(setting: Setting, preset: Preset) -> str:
+    """Why this cell cannot be run; "" where it can."""
     try:
-        setting.federation(seed=0)
-        setting.build_net()
+        for seed in range(preset.seeds):
+            check_test_images(setting, seed)
+        if preset.trials > 1:
+            check_test_images(replace(setting, evaluate_on="validation"), seed=0)
     except ValueError as error:
         return str(error)
     return ""
 
 
 def measure_method(preset: Preset, setting: Setting, name: str, folder: Path, on_round: Watch) -> pd.DataFrame:
-    """One method in one cell, tuned once: a row for each seed."""
-    known = hypers(METHODS[name])
-    common = {key: value for key, value in preset.common.items() if key in known}
+    """One method in one cell, tuned once: a row for each seed, the hyper-parameters in it, chosen or common."""
+    common = common_of(preset, name)
     while_tuning = replace(setting, rounds=preset.rounds_of_a_trial())
     on_trial = partial(on_round, f"tuning {name}", 0)
-    tuned = tune(while_tuning, make(name, **common), 0, preset.trials, folder / "tuning", on_trial)
+    method = make(name, **common)
+    tuned = tune(while_tuning, method, 0, preset.trials, folder / "tuning", on_trial, fixed=list(common))
     rows = []
     for seed in range(preset.seeds):
-        result, method = run_halving_lr(setting, name, tuned, seed, folder, on_round)
+        result, as_run = run_halving_lr(setting, name, tuned, seed, folder, on_round)
         row = table([result]).drop(columns="seconds")
-        row["command"] = command_line_of(setting, name, method, seed)
+        row["command"] = command_line_of(setting, name, as_run, seed)
         row["hyperparameters"] = row.pop("hyperparameters")  # last
         rows.append(row)
     return pd.concat(rows)
@@ -211,7 +236,7 @@ def measure_method(preset: Preset, setting: Setting, name: str, folder: Path, on
 def run_halving_lr(
     setting: Setting, label: str, method: FedAvg, seed: int, folder: Path, on_round: Watch = watch_nothing
 ) -> tuple[Run, FedAvg]:
-    """A run, and the method as it was run: as given; or, where that diverges, with half its step size, and so on.
+    """A run, and the method as it was run: as given; or, where that diverges, with half its step sizes, and so on.
 
     Hyper-parameters are chosen on fewer images, so that a step size may be too large on all of them. FloatingPointError
     where even the smallest step diverges.
@@ -221,6 +246,24 @@ def run_halving_lr(
             (result,) = compare(setting, {label: method}, [seed], folder, on_round)
             return result, method
         except FloatingPointError:
-            method = replace(method, lr=method.lr / 2)
+            method = with_half_the_steps(method)
             if method.lr < SMALLEST_LR:
                 raise
+
+
+def with_half_the_steps(method: FedAvg) -> FedAvg:
+    """`method` with half of every step size that it has; any of them may be what diverges.
+
+    Examples
+    --------
+    >>> with_half_the_steps(make("fedbabu", lr=0.2, fine_tune_lr=0.03))
+    FedBABU(lr=0.1, epochs=5, batch_size=32, momentum=0.5, weight_decay=0.0005, fine_tune_epochs=5, fine_tune_lr=0.015)
+    >>> with_half_the_steps(make("fedrep", lr=0.2)).classifier_lr is None  # as lr
+    True
+    """
+    halved = {}
+    for name in hypers(method):
+        value = getattr(method, name)
+        if name.endswith("lr") and value is not None:
+            halved[name] = value / 2
+    return replace(method, **halved)

@@ -245,25 +245,27 @@ def bound(
 
 
 class Rate(NamedTuple):
-    """A fitted slope of log(value) on log(round), and the ends of its interval."""
+    """Fitted slopes of log(value) on log(round)."""
 
-    slope: float
-    low: float
-    high: float
+    slope: float  # of the mean over seeds
+    of_seeds: tuple[float, ...]  # each seed's own, (S,)
 
 
-def fit_rate(curves: np.ndarray, first: int = 1, resamples: int = 1000, seed: int = 0) -> Rate:
-    """Least-squares slope of log(curves' mean over seeds) on log(t), t = first, ..., T, at 25 log-spaced rounds, with a
-    95 % bootstrap interval over seeds: rows of `curves`, (S >= 2, T). Rounds of one run are no independent sample.
+def fit_rate(curves: np.ndarray, first: int = 1) -> Rate:
+    """Least-squares slope of log(curve) on log(t), t = first, ..., T, at 25 log-spaced rounds: of the mean over seeds,
+    and of each seed's own curve, the rows of `curves`, (S >= 2, T).
+
+    How far the seeds' slopes lie apart is all that a few seeds know of the spread. Rounds of one run are no independent
+    sample, so the fit has no standard error.
 
     Raises ValueError where there are fewer seeds or rounds, or a value that is not positive and finite.
 
     Examples
     --------
     >>> t = np.arange(1, 101)
-    >>> rate = fit_rate(np.stack([1 / t, 3 / t]))  # two seeds, both falling as 1 / t
-    >>> print(f"{rate.slope:.2f} [{rate.low:.2f}, {rate.high:.2f}]")
-    -1.00 [-1.00, -1.00]
+    >>> rate = fit_rate(np.stack([1 / t, 3 / t**2]))  # two seeds: one falls as 1 / t, one as 1 / t^2
+    >>> print(f"{rate.slope:.2f}:", ", ".join(f"{slope:.2f}" for slope in rate.of_seeds))
+    -1.24: -1.00, -2.00
     """
     curves = np.asarray(curves, dtype=float)
     has_shape = curves.ndim == 2 and len(curves) >= 2 and 1 <= first < curves.shape[1]
@@ -274,17 +276,11 @@ def fit_rate(curves: np.ndarray, first: int = 1, resamples: int = 1000, seed: in
     t = np.unique(np.geomspace(first, curves.shape[1], 25).round().astype(int))
     x = np.log(t) - np.log(t).mean()
 
-    def slope(of_seeds: np.ndarray) -> float:
-        y = np.log(of_seeds.mean(axis=0)[t - 1])
+    def slope(curve: np.ndarray) -> float:
+        y = np.log(curve[t - 1])
         return float(x @ y / (x @ x))
 
-    rng = np.random.default_rng(seed)
-    slopes = []
-    for _ in range(resamples):
-        drawn = rng.integers(0, len(curves), len(curves))  # as many seeds, with replacement
-        slopes.append(slope(curves[drawn]))
-    low, high = np.quantile(slopes, [0.025, 0.975])
-    return Rate(slope(curves), float(low), float(high))
+    return Rate(slope(curves.mean(axis=0)), tuple(slope(curve) for curve in curves))
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

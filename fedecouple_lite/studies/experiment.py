@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -20,15 +20,15 @@ import torch
 from .. import __version__
 from ..augment import AUGMENTATIONS
 from ..data import DATASETS, Dataset, files_of, load
-from ..engine import BACKENDS, State, rounds
-from ..errors import is_whole_number, require
-from ..files import write_whole
+from ..engine import BACKENDS, State, backends_for, check_arguments, rounds
+from ..errors import is_whole_number, nearest, require
+from ..files import check_writable, write_whole
 from ..hyper import hypers
 from ..methods import FedAvg
 from ..models import NETS, DecoupledNet, net_for
 from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..phases import Train
-from .fingerprints import code_digest
+from .fingerprints import code_digest, library_digest
 
 Run = dict[str, Any]  # what a run's JSON file holds; `run` says what that is
 OnRound = Callable[[State | None], None]  # called after every round; None: the run was there already
@@ -55,10 +55,14 @@ def _load_at(name: str, files: tuple) -> Dataset:
     return load(name)
 
 
+def net_once(data: Dataset, name: str | None) -> DecoupledNet:
+    """`net_for` these images, remembered for as long as NETS does not change. Not to be given away: it is shared."""
+    return _net_for(data.in_shape, len(data.classes), name, repr(NETS))
+
+
 @lru_cache(maxsize=16)
-def structure_of(in_shape: tuple[int, ...], classes: int, name: str | None) -> str:
-    """The digest of a built-in net."""
-    return net_for(in_shape, classes, name).structure
+def _net_for(in_shape: tuple[int, ...], classes: int, name: str | None, nets: str) -> DecoupledNet:
+    return net_for(in_shape, classes, name)
 
 
 def watch_nothing(label: str, seed: int, state: State | None) -> None:
@@ -89,11 +93,13 @@ class Setting:
     backend: str = flag("auto", ", ".join(BACKENDS))
 
     def __post_init__(self) -> None:
-        """NumPy's numbers become Python's, so that a setting can be written as JSON."""
+        """NumPy's numbers become Python's and a path becomes a string, so that a setting can be written as JSON."""
         for setting_field in fields(self):
             value = getattr(self, setting_field.name)
             if isinstance(value, np.generic):
                 object.__setattr__(self, setting_field.name, value.item())
+            if isinstance(value, Path):
+                object.__setattr__(self, setting_field.name, str(value))
 
     def federation(self, seed: int) -> Federation:
         """The data set, divided with `seed`, on the device. Raises ValueError where one of them cannot be had."""
@@ -132,10 +138,10 @@ class Setting:
 
 
 def check_device(device: str) -> None:
-    """Raise ValueError where PyTorch cannot put a tensor on `device`."""
+    """Raise ValueError where PyTorch cannot put a number on `device` and read it again."""
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} is not available ({reason}); use cpu") from None
 
@@ -146,10 +152,11 @@ def run(
     """Train `method` in `setting`; write settings, versions and every round's metrics to the JSON file `out`.
 
     on_round is called after every round. Interrupted, the file keeps the rounds finished, with ``"finished": false``; a
-    finished file is replaced only by a finished one. ValueError, before any training, where `out` cannot be written.
+    finished file is replaced only by a finished one. ValueError, before any training, for what cannot be run, or where
+    `out` cannot be written.
     """
-    federation = setting.federation(seed)
-    net = setting.build_net()
+    out = Path(out)
+    federation, net = prepared(setting, seed)
     check_writable(out)
     states = rounds(
         method,
@@ -170,22 +177,19 @@ def run(
             on_round(state)
         result["finished"] = True
     finally:
-        if result["finished"] or (result["records"] and finished_run(out) is None):
+        if result["finished"] or (result["records"] and not is_finished(out)):
             text = json.dumps(as_json(result), indent=1) + "\n"
             write_whole(out, lambda part: part.write_text(text))
     return as_json(result)
 
 
-def check_writable(out: Path) -> None:
-    """Make the folder of `out` and raise ValueError where no file `out` can be written in it."""
-    if out.is_dir():
-        raise ValueError(f"out={str(out)!r} is a folder; it must be the path of a file")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"out={str(out)!r} cannot be written: {error}") from None
+def prepared(setting: Setting, seed: int) -> tuple[Federation, DecoupledNet]:
+    """What `run` trains. ValueError for any field of the setting, or a seed, with which it could not."""
+    federation = setting.federation(seed)
+    net = net_once(federation.data, setting.net)
+    check_arguments(net, federation, setting.rounds, seed, setting.participation, setting.eval_every, setting.augment)
+    backends_for(setting.backend, federation.data)
+    return federation, net
 
 
 def description(setting: Setting, method: FedAvg, seed: int, federation: Federation, label: str) -> Run:
@@ -220,7 +224,7 @@ def name_of_gpu() -> str | None:
 def compare(
     setting: Setting,
     methods: Mapping[str, FedAvg],
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     folder: Path,
     on_round: Watch = watch_nothing,
     trials: int = 1,
@@ -231,15 +235,18 @@ def compare(
 
     trials: hyper-parameters tried by `tune` for each method and seed; 1 takes them as they are. fixed: names that
     tuning leaves alone, such as those that a user has given. budget: gradient steps per batch and round, which every
-    method's epochs are set to (`at_equal_steps`), also in every trial; None leaves the epochs.
+    method's epochs are set to (`at_equal_steps`), also in every trial; None leaves the epochs. Steps that are spent
+    only to predict are outside the budget, and the records count them apart, as predict_steps. The hyper-parameters
+    that a run had, chosen or given, are in it under "method", and in its row of `tables.table`.
 
     Each (method, seed) is a file in `folder`, named by a digest of what it depends on: a second call, or one after an
     interruption, runs only what is missing. on_round(label, seed, state) watches; state None: it was there already.
-    ValueError where nobody has a test image.
+    ValueError, before any training, for an argument that cannot be, or where nobody has a test image.
     """
+    seeds, fixed, folder = list(seeds), names_in(fixed), Path(folder)
+    check_comparison(setting, methods, seeds, trials, fixed, budget)
     results = []
     for seed in seeds:
-        check_test_images(setting, seed)
         for label, method in methods.items():
             on_trial = partial(on_round, f"tuning {label}", seed)
             tuned = tune(setting, method, seed, trials, folder / "tuning", on_trial, fixed, budget)
@@ -248,9 +255,57 @@ def compare(
     return results
 
 
+def check_comparison(
+    setting: Setting,
+    methods: Mapping[str, FedAvg],
+    seeds: Sequence[int],
+    trials: int = 1,
+    fixed: Sequence[str] = (),
+    budget: int | None = None,
+) -> None:
+    """Raise ValueError for arguments with which `compare` would fail sooner or later."""
+    require(bool(methods), "methods", methods, "one at least, by name")
+    good_seeds = bool(seeds) and all(is_seed(seed) for seed in seeds) and len(set(seeds)) == len(seeds)
+    require(good_seeds, "seeds", seeds, "whole numbers >= 0, at least one, none twice")
+    check_trials(trials)
+    known = list(dict.fromkeys(name for method in methods.values() for name in hypers(method)))
+    for name in fixed:
+        if name not in known:
+            raise ValueError(f"fixed={name!r} is unknown; {nearest(name, known)}")
+    for method in methods.values():
+        check_budget(method, fixed, budget)
+    for seed in seeds:
+        check_test_images(setting, seed)
+        if trials > 1:
+            check_test_images(replace(setting, evaluate_on="validation"), seed)
+
+
+def names_in(names: Collection[str]) -> list[str]:
+    """A list of names from one of any kind, or from a single name."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def is_seed(seed: Any) -> bool:
+    """Whether random numbers can be drawn with it."""
+    return is_whole_number(seed) and seed >= 0
+
+
+def check_trials(trials: int) -> None:
+    """Raise ValueError unless it is a number of trials."""
+    require(is_whole_number(trials) and trials >= 1, "trials", trials, "a whole number >= 1")
+
+
+def check_budget(method: FedAvg, fixed: Collection[str], budget: int | None) -> None:
+    """Raise ValueError where the budget is none, too small for `method`, or at odds with fixed epochs."""
+    if budget is not None:
+        at_equal_steps(method, budget)
+        free = "epochs" not in fixed
+        require(free, "budget", budget, f"None, or epochs={method.epochs} not fixed: a budget is what sets the epochs")
+
+
 def check_test_images(setting: Setting, seed: int) -> None:
-    """Raise ValueError where the setting leaves no client an image to predict."""
-    federation = setting.federation(seed)
+    """Raise ValueError where nothing can be run in this setting, or no client has an image to predict."""
+    federation, _ = prepared(setting, seed)
     if not sum(len(index) for index in federation.test):
         few = f"test_share={setting.test_share} and per_client={setting.per_client} with clients={setting.clients}"
         raise ValueError(f"{few} leave nobody a {setting.evaluate_on} image: there is nothing to compare")
@@ -259,7 +314,7 @@ def check_test_images(setting: Setting, seed: int) -> None:
 def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: OnRound, label: str) -> Run:
     """The run's file in `folder`, where there is a finished one; else `run`, which makes it."""
     stands_for = digest(setting, method, seed)
-    path = folder / f"{label}-{seed}-{stands_for}.json"
+    path = folder / f"{as_file_name(label)}-{seed}-{stands_for}.json"
     old = finished_run(path)
     if old is None or old["digest"] != stands_for:
         return run(setting, method, seed, path, on_round, label)
@@ -267,21 +322,42 @@ def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_ro
     return {**old, "label": label}
 
 
+def as_file_name(label: str) -> str:
+    """A label without what means something in a path, and not too long for one.
+
+    Examples
+    --------
+    >>> as_file_name("FedAvg + fine-tuning, lr 0.1")
+    'FedAvg + fine-tuning, lr 0.1'
+    >>> as_file_name("../FedAvg/mine")
+    '.._FedAvg_mine'
+    """
+    return re.sub(r"[^\w .,+=()%-]", "_", label)[:80]
+
+
 def finished_run(path: Path) -> Run | None:
     """The run in this file; None where there is no file, a damaged one, one of another format, or one of a run that was
     interrupted."""
     try:
         result = json.loads(path.read_text())
-        is_whole = result["format"] == FORMAT and result["finished"] and bool(result["records"])
-        is_whole = is_whole and isinstance(result["digest"], str)
-    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = result["format"] == FORMAT and result["finished"] is True and isinstance(result["digest"], str)
+        is_whole = is_whole and result["records"][-1]["round"] == result["setting"]["rounds"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     return result if is_whole else None
 
 
+def is_finished(path: Path) -> bool:
+    """Whether this is the file of a finished run, of whatever format."""
+    try:
+        return bool(json.loads(path.read_text())["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     """Sixteen hexadecimal digits that stand for everything a run depends on: the setting, the content of the data, the
-    net, the method's hyper-parameters and its code, the seed, and the library's version.
+    net, the method's hyper-parameters and its code, the seed, and the library's version and code.
 
     Examples
     --------
@@ -292,14 +368,18 @@ def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
     False
     """
+    require(is_seed(seed), "seed", seed, "a whole number >= 0")
     data = load_once(setting.dataset)
+    # Somebody may have added partitions or views of their own.
+    used = [vars(method), PARTITIONS.get(setting.partition), AUGMENTATIONS.get(setting.augment or "")]
     depends_on = {
         "setting": asdict(setting),
         "data": data.digest,
-        "net": structure_of(data.in_shape, len(data.classes), setting.net),
-        "method": [type(method).__name__, asdict(method), code_digest(type(method))],
+        "net": net_once(data, setting.net).structure,
+        "method": [type(method).__name__, asdict(method)],
+        "code": code_digest(type(method), *used),
         "seed": int(seed),
-        "version": __version__,
+        "library": [__version__, library_digest()],
         "format": FORMAT,
     }
     text = json.dumps(as_json(depends_on), sort_keys=True)
@@ -321,11 +401,12 @@ def tune(
 
     Best is the personal accuracy, mean of the last five rounds, on validation images taken out of this seed's training
     images: no test image plays a part. A trial that diverges counts as worst. Trials are files, like all runs.
-    ValueError where there is nothing to validate on.
+    ValueError, before any training, where there is nothing to validate on. Nothing is trained for a single candidate.
     """
-    require(is_whole_number(trials) and trials >= 1, "trials", trials, "a whole number >= 1")
+    folder = Path(folder)
+    check_trials(trials)
     to_try = candidates(method, seed, trials, fixed, budget)
-    if trials == 1:
+    if len(to_try) == 1:
         return to_try[0]
     held_out = replace(setting, evaluate_on="validation")
     check_test_images(held_out, seed)
@@ -346,7 +427,8 @@ def candidates(
 ) -> list[FedAvg]:
     """`method` as it is, then others drawn without repetition from all combinations of its hyper-parameters' `tries`:
     `trials` in all, or fewer where there are no more. Those in `fixed` keep their value. With a budget each is brought
-    to it, and the ones for which it is too small are left out; ValueError where it is too small for `method`.
+    to it, and the ones for which it is too small are left out; ValueError where it is too small for `method`, or epochs
+    are fixed.
 
     Examples
     --------
@@ -356,6 +438,9 @@ def candidates(
     >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3, fixed=["lr"])]
     [0.1]
     """
+    require(is_seed(seed), "seed", seed, "a whole number >= 0")
+    fixed = names_in(fixed)
+    check_budget(method, fixed, budget)
     first = method if budget is None else at_equal_steps(method, budget)
     tries = {}
     for name, hyper_parameter in hypers(method).items():
@@ -396,7 +481,8 @@ def steps_per_batch(method: FedAvg) -> int:
 
 
 def at_equal_steps(method: FedAvg, budget: int) -> FedAvg:
-    """`method` with as many local epochs as `steps_per_batch` <= budget allows. ValueError where not even one fits.
+    """`method` with as many local epochs as `steps_per_batch` <= budget allows; as it is where its steps do not depend
+    on them. ValueError where not even one fits.
 
     Examples
     --------
@@ -406,11 +492,15 @@ def at_equal_steps(method: FedAvg, budget: int) -> FedAvg:
     >>> at_equal_steps(make("fedecouple"), budget=11).epochs
     5
     """
+    require(is_whole_number(budget), "budget", budget, "a whole number")
     if not fits(method, budget):
-        raise ValueError(f"budget={budget} is below one epoch of {type(method).__name__}")
-    most = 1
-    while steps_per_batch(replace(method, epochs=most + 1)) <= budget:
-        most += 1
+        raise ValueError(f"budget={budget} is below one epoch of {type(method).__name__}: it needs more equal steps")
+    of_one, of_two = (steps_per_batch(replace(method, epochs=epochs)) for epochs in (1, 2))
+    if of_one == of_two:
+        return method
+    most = 1 + (int(budget) - of_one) // (of_two - of_one)
+    while steps_per_batch(replace(method, epochs=most)) > budget:  # where later epochs take more steps
+        most -= 1
     return replace(method, epochs=most)
 
 
@@ -427,4 +517,9 @@ def as_json(value: Any) -> Any:
     >>> as_json({"accuracies": (0.5, float("nan"))})
     {'accuracies': [0.5, None]}
     """
-    return json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    return json.loads(json.dumps(value, default=plain), parse_constant=lambda constant: None)
+
+
+def plain(value: Any) -> Any:
+    """What stands in JSON for a value that it does not know: numbers for arrays, words for everything else."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray | torch.Tensor) else repr(value)

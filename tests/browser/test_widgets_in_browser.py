@@ -30,6 +30,7 @@ CELLS = (
     "import tempfile\nfrom pathlib import Path\nfrom fedecouple_lite.studies.experiment import Setting\n"
     "few = Setting(rounds=2, clients=4, per_client=30)\n"
     "widgets.AblationPanel(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
+    "widgets.TrainingPanel(data, clients=5, epochs=1, mu=3.0, lam=25)",
 )
 
 
@@ -105,6 +106,10 @@ class Widget:
         self.page.keyboard.type(str(value))
         self.page.keyboard.press("Enter")
 
+    def reads(self, name, text):
+        """A slider's readout."""
+        playwright.expect(self.slider(name).locator(".widget-readout")).to_have_text(text, timeout=20_000)
+
     def press_key(self, name, key):
         self.slider(name).locator(".noUi-handle").focus()
         self.page.keyboard.press(key)
@@ -170,7 +175,29 @@ def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
     widget.click("stop")
     widget.choose("fedavg")
     widget.click("step")
-    widget.says("Round 1:")
+    widget.says("Round 1: fedavg (mu -, lam -)")
+    widget.choose("fedprox")
+    widget.reads("mu", "0.01")
+    widget.click("step")
+    widget.says("Round 1: fedprox (mu 0.01, lam -)")
+    widget.press_key("mu", "ArrowRight")
+    widget.reads("mu", "0.02")  # its steps are as fine as its value
+    widget.click("step")
+    widget.says("Round 1: fedprox (mu 0.02, lam -)")
+
+
+def test_the_training_panels_sliders_show_what_was_given(page):
+    widget = Widget(page, 6)
+    widget.reads("mu", "3.00")
+    widget.reads("lambda", "25.00")
+    widget.choose("fedprox")
+    widget.reads("mu", "3.00")
+    widget.click("step")
+    widget.says("Round 1: fedprox (mu 3, lam -)")
+    widget.choose("ditto")
+    widget.reads("lambda", "25.00")
+    widget.click("step")
+    widget.says("Round 1: ditto (mu -, lam 25)")
 
 
 def test_the_slideshow_moves(page):
