@@ -24,6 +24,7 @@ from .augment import AUGMENTATIONS
 from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, run_phases
 from .data import Dataset
 from .errors import is_number, is_whole_number, nearest, require
+from .hyper import hypers
 from .methods import FedAvg
 from .metrics import over_clients
 from .models import DecoupledNet
@@ -162,13 +163,15 @@ def check_arguments(
     for name, value, least in (("rounds", rounds, 1), ("eval_every", eval_every, 1), ("seed", seed, 0)):
         in_all = " (in all)" if name == "rounds" else ""
         require(is_whole_number(value) and value >= least, name, value, f"a whole number >= {least}{in_all}")
+    require(seed < 2**63, "seed", seed, "a whole number from 0 to 2^63 - 1")
     good_share = is_number(participation) and 0 < participation <= 1
     require(good_share, "participation", participation, "above 0 and at most 1")
     if net.in_shape != data.in_shape or net.classes < len(data.classes):
         wanted = f"{data.in_shape} and {len(data.classes)} classes"
         raise ValueError(f"net takes images {net.in_shape} and {net.classes} classes; data={data.name!r} has {wanted}")
     if augment is not None:
-        require(augment in AUGMENTATIONS, "augment", augment, f"one of {', '.join(AUGMENTATIONS)}, or None")
+        known = isinstance(augment, str) and augment in AUGMENTATIONS
+        require(known, "augment", augment, f"one of {', '.join(AUGMENTATIONS)}, or None")
         require(data.in_shape[0] == 3, "augment", augment, f"None for images of shape {data.in_shape}: not in colour")
 
 
@@ -387,7 +390,9 @@ def evaluate_client(
         name = first_not_finite(tuned.tensors)
         if name is not None:
             where = f"{type(method).__name__}, client {k}, after round {state.round}"
-            raise FloatingPointError(f"{where}: fine-tuning to predict, {name} is no longer finite; try a smaller step")
+            step_sizes = " or ".join(hyper for hyper in hypers(method) if hyper.endswith("lr"))
+            problem = f"fine-tuning to predict, {name} is no longer finite"
+            raise FloatingPointError(f"{where}: {problem}; try a smaller {step_sizes}")
 
     def hits(predict: Callable[[Tensor], Tensor]) -> int:
         right = torch.zeros((), dtype=torch.int64, device=federation.data.y.device)
@@ -430,11 +435,12 @@ def local_data(
     """Client k's training images, and batches drawn from the generator keyed by (*key, k)."""
     x, y = images_of(federation, federation.train[k])
     rng = np.random.default_rng([*key, k])
+    most = min(method.batch_size, max(1, len(y)))
 
     def batches(epochs: int) -> Iterator[Tensor]:
         for _ in range(epochs):
             order = torch.from_numpy(rng.permutation(len(y)))
-            yield from order.split(method.batch_size)
+            yield from order.split(most)
 
     def check() -> None:
         if stop.is_set():
@@ -453,8 +459,8 @@ def backends_for(backend: str, data: Dataset) -> tuple[str, ...]:
     Measured (data/results/speed): on a CPU small images train fastest in stacks, larger ones client by client on a
     thread per core; a GPU is kept busy by one thread with a large stack.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; {nearest(str(backend), BACKENDS)}")
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; {nearest(backend, BACKENDS)}")
     if backend != "auto":
         return (backend,)
     on_cpu = data.y.device.type == "cpu"

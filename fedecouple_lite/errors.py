@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+LARGEST_FLOAT = float(np.finfo(np.float64).max)
+
 
 def require(good: bool, name: str, value: Any, allowed: str) -> None:
     """Raise ValueError where `good` is false: "name=value must be allowed".
@@ -22,7 +24,7 @@ def require(good: bool, name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name}={value!r} must be {allowed}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Help after a typing error: the known name most like `name`, if any is like it, and all of them.
 
     Examples
@@ -31,16 +33,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "did you mean 'fedrep'? choose from fedavg, fedrep"
     """
     names = list(known)
-    alike = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.4)
+    alike = get_close_matches(str(name).lower().replace("-", "_"), names, n=1, cutoff=0.4)
     hint = f"did you mean {alike[0]!r}? " if alike else ""
     return f"{hint}choose from {', '.join(names)}"
 
 
 def is_number(value: Any) -> bool:
-    """A real number, Python's or NumPy's, and not a truth value."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    """A real number, Python's or NumPy's, that floating point can hold, and not a truth value."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= LARGEST_FLOAT
+    return isinstance(value, float | np.integer | np.floating)
 
 
 def is_whole_number(value: Any) -> bool:
     """A whole number, Python's or NumPy's, and not a truth value."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def as_python(value: Any) -> Any:
+    """NumPy's number as Python's, which has no overflow; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import Field, field, fields
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 import numpy as np
+
+from .errors import is_number
+
+LARGEST = float(np.finfo(np.float32).max)  # the largest number that a tensor can be multiplied by
 
 
 def hyper(
@@ -59,9 +63,9 @@ def is_allowed(f: Field, value: Any) -> bool:
     if value is None:
         return f.default is None
     kinds = int if isinstance(f.default, int) else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if not is_number(value) or not isinstance(value, kinds):
         return False
-    return isfinite(value) and f.metadata["low"] <= value <= f.metadata["high"]
+    return abs(value) <= LARGEST and f.metadata["low"] <= value <= f.metadata["high"]
 
 
 def from_text(f: Field, text: str) -> Any:
@@ -80,6 +84,8 @@ def check_hypers(method: Any) -> None:
         value = getattr(method, name)
         if isinstance(value, np.generic):
             value = value.item()
-            object.__setattr__(method, name, value)  # a method is frozen once it is made; it is being made
         if not is_allowed(f, value):
             raise ValueError(f"{name}={value!r} of {type(method).__name__} must be {allowed(f)}")
+        if is_number(value) and not isinstance(f.default, int):
+            value = float(value)  # 1 and 1.0 are one value, in digests too
+        object.__setattr__(method, name, value)  # a method is frozen once it is made; it is being made

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from math import prod, sqrt
 from typing import Any
@@ -142,7 +144,7 @@ def check_each_image_by_itself(net: DecoupledNet) -> None:
     runs = [(images, True, "from call to call")] * 3
     runs.append((images[:1], True, "with the other images of its batch"))
     runs.append((images, False, "between training and evaluation mode"))
-    with torch.random.fork_rng(devices=[]):  # what layers draw leaves the global generator as it was
+    with one_thread(), torch.random.fork_rng(devices=[]):  # what layers draw leaves the global generator as it was
         reference = outputs_by_layer(copied, weights, images, training=True)
         outputs_of_runs = [outputs_by_layer(copied, weights, some, training) for some, training, _ in runs]
     for outputs, (*_, what) in zip(outputs_of_runs, runs, strict=True):
@@ -152,6 +154,17 @@ def check_each_image_by_itself(net: DecoupledNet) -> None:
                     f"model: the output of {layer} for an image changes {what}; use GroupNorm for BatchNorm, and leave "
                     "Dropout and other layers that draw at random out"
                 )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one core in between: images this few take longer on several, above all where others are at work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def alike(a: Tensor, b: Tensor) -> bool:

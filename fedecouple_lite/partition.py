@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
-from .errors import is_number, is_whole_number, nearest, require
+from .errors import as_python, is_number, is_whole_number, nearest, require
 
 Parts = list[np.ndarray]  # one array of image indices per client
 
@@ -97,7 +97,7 @@ def split(
     >>> (federation.label_counts() > 0).sum(axis=1)  # classes that each client holds
     array([4, 4, 4])
     """
-    if partition not in PARTITIONS:
+    if not isinstance(partition, str) or partition not in PARTITIONS:
         raise ValueError(f"partition={partition!r} is unknown; {nearest(partition, PARTITIONS)}")
     for name, value in options.items():
         known = ", ".join(OPTIONS[partition]) or "no options"
@@ -107,12 +107,16 @@ def split(
     for name, value in whole.items():
         require(is_whole_number(value), name, value, "a whole number")
     require(1 <= clients <= len(data.y), "clients", clients, f"from 1 to the number of images, {len(data.y)}")
-    require(seed >= 0, "seed", seed, "a whole number >= 0")
+    require(0 <= seed < 2**63, "seed", seed, "a whole number from 0 to 2^63 - 1")
     require(is_number(test_share) and 0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
-    require(per_client is None or per_client >= 2, "per_client", per_client, "at least 2")
+    good = per_client is None or (is_number(per_client) and per_client >= 2)
+    require(good, "per_client", per_client, "at least 2")
+    require(isinstance(keep_test, bool | np.bool_), "keep_test", keep_test, "True or False")
     if keep_test:
         require(data.own_test > 0, "keep_test", keep_test, f"False for data={data.name!r}, which has no test part")
 
+    clients, seed, per_client = as_python(clients), as_python(seed), as_python(per_client)
+    options = {name: as_python(value) for name, value in options.items()}
     rng = np.random.default_rng([seed, 0])
     labels = data.y.cpu().numpy()
     if not keep_test:
@@ -125,6 +129,8 @@ def split(
     first_of_test = len(labels) - data.own_test
     most_for_testing = None if per_client is None else round(per_client * test_share)
     most_for_training = None if per_client is None else per_client - round(per_client * test_share)
+    some = most_for_training is None or most_for_training > 0
+    require(some, "test_share", test_share, f"smaller: of per_client={per_client} images none is left to train on")
     parts = divide(labels[:first_of_test], clients, partition, rng, most_for_training, options)
     test_parts = [part[:most_for_testing] for part in divide_alike(labels, parts, first_of_test, rng)]
     if partition == "feature":
@@ -296,6 +302,7 @@ def mixture(
         weights[:, weights.sum(0) == 0] = 1.0  # a class that nobody is given goes to all
         return split_by_class(y, weights, rng)
 
+    require(per_client <= len(y), "per_client", per_client, f"at most the number of images, {len(y)}")
     up_to_class = np.rint(per_client * np.cumsum(weights, axis=1))
     counts = np.diff(up_to_class, prepend=0).astype(int)  # (N, C); each row adds up to per_client exactly
     spare = images - counts.sum(0)
@@ -322,7 +329,7 @@ def _dominant_classes(client: int, classes: int, rng: np.random.Generator) -> np
 
 def quantity(y: np.ndarray, clients: int, rng: np.random.Generator, *, sigma: float = 1.0) -> Parts:
     """Quantity skew: two images each, the rest by log-normal weights, labels iid. sigma > 0: spread of log sizes."""
-    require(isfinite(sigma) and sigma > 0, "sigma", sigma, "a number above 0")
+    require(0 < sigma <= 100, "sigma", sigma, "a number above 0 and at most 100")
     everyone_gets = min(2, len(y) // clients)
     shuffled = rng.permutation(len(y))
     first = np.split(shuffled[: everyone_gets * clients], clients)

@@ -263,7 +263,7 @@ def test_an_ablation_without_test_images_is_refused_before_any_training(tmp_path
     names = trained(monkeypatch)
     with pytest.raises(ValueError, match=r"test_share=0 and per_client=30 with clients=4 leave nobody a test image"):
         ablate(folder=tmp_path, test_share=0, **SMALL)
-    with pytest.raises(ValueError, match=r"seeds=\[0, -1\] must be whole numbers >= 0"):
+    with pytest.raises(ValueError, match=r"seeds=\[0, -1\] must be whole numbers from 0"):
         ablate(folder=tmp_path, seeds=[0, -1], **SMALL)
     with pytest.raises(ValueError, match="rouns=2 is unknown; did you mean 'rounds'"):
         ablate(folder=tmp_path, rouns=2)

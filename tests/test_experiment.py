@@ -340,6 +340,28 @@ def test_a_file_that_is_not_this_run_whole_is_made_again_never_misread(tmp_path,
     assert made["digest"] == right["digest"] and made["finished"] and len(made["records"]) == 2
 
 
+def test_a_run_that_diverged_does_not_diverge_a_second_time(tmp_path, monkeypatch):
+    setting = Setting(clients=3, rounds=2, per_client=20)
+    wild = make("fedavg", lr=1e30, epochs=3)
+    chosen = tune(setting, wild, 0, 2, tmp_path)
+    messages = []
+    for fresh in (True, False, False):
+        if not fresh:
+            nothing_trains(monkeypatch)
+        with pytest.raises(FloatingPointError, match=r"FedAvg, client 0, round 1: .*try an lr below 1e\+30") as error:
+            compare(setting, {"wild": wild}, [0], tmp_path)
+        messages.append(str(error.value))
+    assert len(set(messages)) == 1 and tune(setting, wild, 0, 2, tmp_path) == chosen
+    (note,) = tmp_path.glob("wild*.diverged")
+    monkeypatch.undo()
+    for content in (note.read_text().replace(digest(setting, wild, 0), "0" * 16), "[]", ""):
+        note.write_text(content)  # not of this run, or of none
+        with pytest.raises(FloatingPointError):
+            compare(setting, {"wild": wild}, [0], tmp_path)
+        assert json.loads(note.read_text())["digest"] == digest(setting, wild, 0)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_file_that_was_renamed_from_another_run_is_not_taken_for_this_one(tmp_path):
     methods = [make("fedavg", epochs=epochs) for epochs in (1, 3)]
     accuracies = [compared(Setting(**TINY), method, tmp_path) for method in methods]
@@ -450,7 +472,7 @@ REFUSED = {
     "fixed='epoch' is unknown; did you mean 'epochs'": {"fixed": ["epoch"]},
     "trials=0 must be": {"trials": 0},
     "trials=1.5 must be": {"trials": 1.5},
-    "must be whole numbers >= 0, at least one, none twice": {"seeds": [0, 1, 0]},
+    r"must be whole numbers from 0 to 2\^63 - 1, at least one, none twice": {"seeds": [0, 1, 0]},
     r"seeds=\[\] must be": {"seeds": []},
     r"seeds=\[0, -1\] must be": {"seeds": [0, -1]},
     r"seeds=\[0.0\] must be": {"seeds": [0.0]},

@@ -91,7 +91,7 @@ def test_feature_skew_turns_whole_images_by_client():
         ({"per_client": 1}, "per_client=1 must be at least 2"),
         ({"per_client": 30.5}, "per_client=30.5 must be a whole number"),
         ({"clients": "20"}, "clients='20' must be a whole number"),
-        ({"seed": -1}, "seed=-1 must be a whole number >= 0"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         ({"alpha": "0.3"}, "alpha='0.3' must be a number"),
         ({"test_share": float("nan")}, "test_share=nan must be"),
         ({"keep_test": True}, "keep_test=True must be False for data='digits', which has no test part"),

@@ -113,6 +113,13 @@ def allowed_hyper(field):
     return st.sampled_from(values)
 
 
+def smallest_kind(value):
+    """A number as NumPy's smallest kind that holds it; all else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return np.min_scalar_type(value).type(value) if isinstance(value, int) else np.float32(value)
+
+
 @st.composite
 def some_setting(draw, partition, names_of_data=tuple(DATA)):
     """(data, arguments of split, arguments of rounds, a method's name, its hyper-parameters)."""
@@ -129,19 +136,20 @@ def some_setting(draw, partition, names_of_data=tuple(DATA)):
     options = list(OPTIONS.get(partition, ()))
     names = [*OF_SPLIT, *OF_ROUNDS, *options, *of_method]
     odd = draw(st.sets(st.sampled_from(names), max_size=2)) if draw(st.integers(0, 2)) == 0 else set()
+    as_numpy = draw(st.sets(st.sampled_from(names))) if draw(st.integers(0, 3)) == 3 else set()
 
     def value(name):
         if name in odd:
             huge = [] if name in ("rounds", *PASSES) else HUGE
             return draw(st.sampled_from([*BEYOND, *huge]))
-        if name in of_method:
-            return draw(allowed_hyper(of_method[name]))
-        return draw(own.get(name, ALLOWED[name]))
+        choices = allowed_hyper(of_method[name]) if name in of_method else own.get(name, ALLOWED[name])
+        chosen = draw(choices)
+        return smallest_kind(chosen) if name in as_numpy else chosen
 
     of_split = {name: value(name) for name in OF_SPLIT}
     if not odd and not rarely:  # enough of them for all classes
         present = len(data.y.unique())
-        own["classes_per_client"] = st.integers(-(-present // of_split["clients"]), present)
+        own["classes_per_client"] = st.integers(-(-present // int(of_split["clients"])), present)
     of_split |= {name: value(name) for name in options if draw(st.booleans()) or name in odd}
     if rarely and draw(st.booleans()):
         of_split["partition"] = draw(st.sampled_from(["dirichlt", "", None, 3]))

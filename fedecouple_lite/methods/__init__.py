@@ -49,7 +49,7 @@ def make(name: str, **values: Any) -> FedAvg:
     ValueError: mu=1 means nothing to method='fedrep'; choose from lr, epochs, batch_size, momentum, weight_decay, \
 classifier_epochs, classifier_lr
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"method={name!r} is unknown; {nearest(name, METHODS)}")
     method = METHODS[name]
     known = hypers(method)

@@ -266,7 +266,7 @@ def check_comparison(
     """Raise ValueError for arguments with which `compare` would fail sooner or later."""
     require(bool(methods), "methods", methods, "one at least, by name")
     good_seeds = bool(seeds) and all(is_seed(seed) for seed in seeds) and len(set(seeds)) == len(seeds)
-    require(good_seeds, "seeds", seeds, "whole numbers >= 0, at least one, none twice")
+    require(good_seeds, "seeds", seeds, "whole numbers from 0 to 2^63 - 1, at least one, none twice")
     check_trials(trials)
     known = list(dict.fromkeys(name for method in methods.values() for name in hypers(method)))
     for name in fixed:
@@ -286,8 +286,8 @@ def names_in(names: Collection[str]) -> list[str]:
 
 
 def is_seed(seed: Any) -> bool:
-    """Whether random numbers can be drawn with it."""
-    return is_whole_number(seed) and seed >= 0
+    """Whether both NumPy and PyTorch can draw random numbers with it."""
+    return is_whole_number(seed) and 0 <= seed < 2**63
 
 
 def check_trials(trials: int) -> None:
@@ -312,14 +312,36 @@ def check_test_images(setting: Setting, seed: int) -> None:
 
 
 def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: OnRound, label: str) -> Run:
-    """The run's file in `folder`, where there is a finished one; else `run`, which makes it."""
+    """The run's file in `folder`, where there is a finished one; else `run`, which makes it.
+
+    A run that diverges leaves a note of that, NAME.diverged, so that it need not diverge again: FloatingPointError.
+    """
     stands_for = digest(setting, method, seed)
     path = folder / f"{as_file_name(label)}-{seed}-{stands_for}.json"
     old = finished_run(path)
-    if old is None or old["digest"] != stands_for:
+    if old is not None and old["digest"] == stands_for:
+        on_round(None)
+        return {**old, "label": label}
+    note = path.with_suffix(".diverged")
+    reason = noted_divergence(note, stands_for)
+    if reason is not None:
+        raise FloatingPointError(reason)
+    try:
         return run(setting, method, seed, path, on_round, label)
-    on_round(None)
-    return {**old, "label": label}
+    except FloatingPointError as error:
+        text = json.dumps({"format": FORMAT, "digest": stands_for, "diverged": str(error)})
+        write_whole(note, lambda part: part.write_text(text))
+        raise
+
+
+def noted_divergence(note: Path, stands_for: str) -> str | None:
+    """How the run with this digest diverged; None where the file is no such note."""
+    try:
+        content = json.loads(note.read_text())
+        is_of_this_run = content["format"] == FORMAT and content["digest"] == stands_for
+        return str(content["diverged"]) if is_of_this_run else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def as_file_name(label: str) -> str:
@@ -368,7 +390,7 @@ def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
     False
     """
-    require(is_seed(seed), "seed", seed, "a whole number >= 0")
+    require(is_seed(seed), "seed", seed, "a whole number from 0 to 2^63 - 1")
     data = load_once(setting.dataset)
     # Somebody may have added partitions or views of their own.
     used = [vars(method), PARTITIONS.get(setting.partition), AUGMENTATIONS.get(setting.augment or "")]
@@ -438,7 +460,7 @@ def candidates(
     >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3, fixed=["lr"])]
     [0.1]
     """
-    require(is_seed(seed), "seed", seed, "a whole number >= 0")
+    require(is_seed(seed), "seed", seed, "a whole number from 0 to 2^63 - 1")
     fixed = names_in(fixed)
     check_budget(method, fixed, budget)
     first = method if budget is None else at_equal_steps(method, budget)

@@ -248,6 +248,8 @@ def is_installed(thing: FunctionType | ModuleType | type) -> bool:
     """Whether it belongs to Python, to an installed package, or to this library."""
     if isinstance(thing, FunctionType):
         return thing.__code__.co_filename.startswith(installed_in())
+    if isinstance(thing, type) and thing.__module__ == "__main__":
+        return False  # somebody's own, even where an installed program is being run
     module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
     if module is builtins and isinstance(thing, type):  # also what `exec` makes without a module around it
         return getattr(builtins, thing.__name__, None) is thing
