@@ -3,7 +3,7 @@
 No other exception, and no warning. Most of what is drawn is allowed, its limits included; of every third setting one or
 two values are beyond them, or of another kind. More of them, here 2000 for each partition:
 
-    EXAMPLES=2000 python -m pytest tests/test_settings.py
+    EXAMPLES=2000 python -m pytest tests/slow/test_settings.py
 """
 
 import json
