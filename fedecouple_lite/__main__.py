@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from functools import wraps
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from . import engine
 from .data import data_folder, load
 from .engine import State
+from .errors import closest
 from .files import check_writable, write_whole
 from .hyper import hypers
 from .methods import METHODS, FedAvg, make
@@ -166,8 +166,8 @@ def suggestion(flag: str, known: Sequence[str]) -> str:
     >>> suggestion("--rouns", ["--rounds", "--seed"])
     '; did you mean --rounds?'
     """
-    alike = get_close_matches(flag.lower().replace("_", "-"), known, n=1)
-    return f"; did you mean {alike[0]}?" if alike else ""
+    alike = closest(flag, known, cutoff=0.6)
+    return f"; did you mean {alike}?" if alike else ""
 
 
 def flags_of(context: typer.Context, methods: str) -> list[str]:

@@ -205,9 +205,14 @@ def trainable(net: DecoupledNet, client: Tensors, prefixes: tuple[str, ...]) -> 
     return {name: tensor for name, tensor in pick(client, *prefixes).items() if not net.is_frozen(name)}
 
 
+def hook_name(method: FedAvg, hook: Callable[..., object]) -> str:
+    """What messages call a method's hook: "FedRep.classifier_loss"."""
+    return f"{type(method).__name__}.{getattr(hook, '__name__', 'loss')}"
+
+
 def check_losses(method: FedAvg, loss_of: Loss, losses: Tensor, images: int) -> None:
     """Raise ValueError, naming method and hook, unless `losses` is one loss for each image and can be descended."""
-    hook = f"{type(method).__name__}.{getattr(loss_of, '__name__', 'loss')}"
+    hook = hook_name(method, loss_of)
     if tuple(losses.shape) != (images,):
         raise ValueError(
             f"{hook} gave losses of shape {tuple(losses.shape)} for a batch of {images} images; wanted is one loss for "

@@ -136,7 +136,8 @@ def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     labels = y.astype(np.int64)
     if (labels < 0).any():  # also of unsigned numbers that are too large
         raise ValueError(f"y_{part} (least {labels.min()}) must be whole numbers >= 0")
-    if x.dtype != np.uint8 and not (np.issubdtype(x.dtype, np.floating) and (abs(x) <= FLOAT32_MAX).all()):
+    is_float = np.issubdtype(x.dtype, np.floating)
+    if x.dtype != np.uint8 and not (is_float and (abs(x) <= FLOAT32_MAX).all()):
         raise ValueError(f"x_{part} ({x.dtype}) must be uint8, or float without NaN or infinite pixels")
     if x.ndim == 3:
         x = x[:, None]

@@ -23,7 +23,7 @@ from torch import Tensor
 from .augment import AUGMENTATIONS
 from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, run_phases
 from .data import Dataset
-from .errors import is_number, is_whole_number, nearest, require
+from .errors import SEED, is_number, is_seed, is_whole_number, nearest, require
 from .hyper import hypers
 from .methods import FedAvg
 from .metrics import over_clients
@@ -160,10 +160,9 @@ def check_arguments(
 ) -> None:
     """Raise ValueError, naming the argument, where the function `rounds` cannot run with it."""
     data = federation.data
-    for name, value, least in (("rounds", rounds, 1), ("eval_every", eval_every, 1), ("seed", seed, 0)):
-        in_all = " (in all)" if name == "rounds" else ""
-        require(is_whole_number(value) and value >= least, name, value, f"a whole number >= {least}{in_all}")
-    require(seed < 2**63, "seed", seed, "a whole number from 0 to 2^63 - 1")
+    require(is_whole_number(rounds) and rounds >= 1, "rounds", rounds, "a whole number >= 1 (in all)")
+    require(is_whole_number(eval_every) and eval_every >= 1, "eval_every", eval_every, "a whole number >= 1")
+    require(is_seed(seed), "seed", seed, SEED)
     good_share = is_number(participation) and 0 < participation <= 1
     require(good_share, "participation", participation, "above 0 and at most 1")
     if net.in_shape != data.in_shape or net.classes < len(data.classes):
@@ -339,21 +338,26 @@ def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, po
     clients that were taken only to predict. global: NaN where the server holds no whole model.
     """
     task = partial(evaluate_client, method, federation, state, seed, pool.stop)
-    hits = pool.map(task, range(len(federation)))
+    of_clients = pool.map(task, range(len(federation)))
     sizes = [len(index) for index in federation.test]
-    accuracies = [of.trained / size if size else float("nan") for of, size in zip(hits, sizes, strict=True)]
-    received = [of.received / size if size else float("nan") for of, size in zip(hits, sizes, strict=True)]
+    accuracies = [share(of.trained, size) for of, size in zip(of_clients, sizes, strict=True)]
+    received = [share(of.received, size) for of, size in zip(of_clients, sizes, strict=True)]
     of_server = float("nan")
-    if sum(sizes) > 0 and has_model(state.server):
-        of_server = sum(of.server for of in hits) / sum(sizes)
+    if has_model(state.server):
+        of_server = share(sum(of.server for of in of_clients), sum(sizes))
     return {
         **over_clients(accuracies),
         "personal_received": over_clients(received)["personal"],
         "global": of_server,
         "newcomers": len(federation) - len(state.joined),
-        "predict_steps": sum(of.steps for of in hits),
+        "predict_steps": sum(of.steps for of in of_clients),
         "accuracies": accuracies,
     }
+
+
+def share(right: int, images: int) -> float:
+    """Of so many images, how many are right; NaN of none."""
+    return right / images if images else float("nan")
 
 
 class Hits(NamedTuple):
@@ -394,20 +398,25 @@ def evaluate_client(
             problem = f"fine-tuning to predict, {name} is no longer finite"
             raise FloatingPointError(f"{where}: {problem}; try a smaller {step_sizes}")
 
-    def hits(predict: Callable[[Tensor], Tensor]) -> int:
-        right = torch.zeros((), dtype=torch.int64, device=federation.data.y.device)
-        with torch.no_grad():
-            for index in federation.test[k].split(CHUNK):
-                x, y = images_of(federation, index)
-                right += (predict(x).argmax(1) == y).sum()
-        return int(right)
+    right = torch.zeros(3, dtype=torch.int64, device=federation.data.y.device)  # trained, received, the server's
+    with torch.no_grad():
+        for index in federation.test[k].split(CHUNK):
+            x, y = images_of(federation, index)
+            of_trained = hits(method.predict(net, trained, download, x), y)
+            of_received = of_trained
+            if received is not trained:
+                of_received = hits(method.predict(net, received, download, x), y)
+            of_server = torch.zeros_like(of_trained)
+            if has_model(state.server):
+                of_server = hits(net.logits(state.server, x), y)
+            right += torch.stack([of_trained, of_received, of_server])
+    by_trained, by_received, by_server = right.tolist()
+    return Hits(by_trained, by_received, by_server, steps)
 
-    of_trained = hits(lambda x: method.predict(net, trained, download, x))
-    of_received = of_trained
-    if received is not trained:
-        of_received = hits(lambda x: method.predict(net, received, download, x))
-    of_server = hits(lambda x: net.logits(state.server, x)) if has_model(state.server) else 0
-    return Hits(of_trained, of_received, of_server, steps)
+
+def hits(logits: Tensor, y: Tensor) -> Tensor:
+    """How many of the labels y (B,) have the largest of the logits (B, C), a scalar."""
+    return (logits.argmax(1) == y).sum()
 
 
 def has_model(tensors: Tensors) -> bool:

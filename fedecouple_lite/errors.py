@@ -33,9 +33,21 @@ def nearest(name: object, known: Iterable[str]) -> str:
     "did you mean 'fedrep'? choose from fedavg, fedrep"
     """
     names = list(known)
-    alike = get_close_matches(str(name).lower().replace("-", "_"), names, n=1, cutoff=0.4)
-    hint = f"did you mean {alike[0]!r}? " if alike else ""
+    alike = closest(name, names, cutoff=0.4)
+    hint = f"did you mean {alike!r}? " if alike else ""
     return f"{hint}choose from {', '.join(names)}"
+
+
+def closest(name: object, known: Iterable[str], cutoff: float) -> str | None:
+    """The known name most like `name`, capitals and dashes apart; None where none is as like as `cutoff`, in [0, 1]."""
+    by_spelling = {spelling(other): other for other in known}
+    alike = get_close_matches(spelling(name), by_spelling, n=1, cutoff=cutoff)
+    return by_spelling[alike[0]] if alike else None
+
+
+def spelling(name: object) -> str:
+    """A name as it is compared: small letters, and "_" for "-"."""
+    return str(name).lower().replace("-", "_")
 
 
 def is_number(value: Any) -> bool:
@@ -48,6 +60,14 @@ def is_number(value: Any) -> bool:
 def is_whole_number(value: Any) -> bool:
     """A whole number, Python's or NumPy's, and not a truth value."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_seed(value: Any) -> bool:
+    """Whether both NumPy and PyTorch can draw random numbers with it."""
+    return is_whole_number(value) and 0 <= value < 2**63
+
+
+SEED = "a whole number from 0 to 2^63 - 1"  # what is_seed allows, in words
 
 
 def as_python(value: Any) -> Any:

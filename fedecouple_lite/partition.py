@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
-from .errors import as_python, is_number, is_whole_number, nearest, require
+from .errors import SEED, as_python, is_number, is_seed, is_whole_number, nearest, require
 
 Parts = list[np.ndarray]  # one array of image indices per client
 
@@ -103,14 +103,13 @@ def split(
         known = ", ".join(OPTIONS[partition]) or "no options"
         require(name in OPTIONS[partition], name, value, f"known to partition={partition!r}, which takes: {known}")
         require(is_number(value), name, value, "a number")
-    whole = {"clients": clients, "seed": seed} | ({} if per_client is None else {"per_client": per_client})
-    for name, value in whole.items():
-        require(is_whole_number(value), name, value, "a whole number")
+    require(is_whole_number(clients), "clients", clients, "a whole number")
     require(1 <= clients <= len(data.y), "clients", clients, f"from 1 to the number of images, {len(data.y)}")
-    require(0 <= seed < 2**63, "seed", seed, "a whole number from 0 to 2^63 - 1")
+    require(is_seed(seed), "seed", seed, SEED)
     require(is_number(test_share) and 0 <= test_share < 1, "test_share", test_share, "at least 0 and below 1")
-    good = per_client is None or (is_number(per_client) and per_client >= 2)
-    require(good, "per_client", per_client, "at least 2")
+    if per_client is not None:
+        require(is_whole_number(per_client), "per_client", per_client, "a whole number")
+        require(is_number(per_client) and per_client >= 2, "per_client", per_client, "at least 2")
     require(isinstance(keep_test, bool | np.bool_), "keep_test", keep_test, "True or False")
     if keep_test:
         require(data.own_test > 0, "keep_test", keep_test, f"False for data={data.name!r}, which has no test part")

@@ -18,7 +18,17 @@ from torch.func import grad_and_value, vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from .augment import crop_flip
-from .client import CHUNK, ClientResult, LocalData, Trained, check_losses, momentum_step, run_phases, trainable
+from .client import (
+    CHUNK,
+    ClientResult,
+    LocalData,
+    Trained,
+    check_losses,
+    hook_name,
+    momentum_step,
+    run_phases,
+    trainable,
+)
 from .methods import FedAvg
 from .models import DecoupledNet
 from .phases import Derive, Loss, Train
@@ -245,7 +255,7 @@ class StackOfClients:
         check_losses(self.method, loss_of, alone, images)
         together = loss_of(self.net, first, download, *followed_by_others(x, y))
         if not close(together[:images], alone):
-            hook = f"{type(self.method).__name__}.{getattr(loss_of, '__name__', 'loss')}"
+            hook = hook_name(self.method, loss_of)
             raise CannotStack(
                 f"backend='vmap' pads batches, but {hook} of one image depends on the rest of its batch; use 'threads'"
             )
@@ -261,7 +271,7 @@ class StackOfClients:
         alone = phase.compute(self.net, x, y, valid)
         together = phase.compute(self.net, more_x, more_y, padded)
         if not all(close(together[name], alone[name]) for name in alone):
-            hook = f"{type(self.method).__name__}.{getattr(phase.compute, '__name__', 'compute')}"
+            hook = hook_name(self.method, phase.compute)
             raise CannotStack(
                 f"backend='vmap' pads images, and {hook} does not leave out those not valid; use 'threads'"
             )
@@ -284,9 +294,12 @@ class StackOfClients:
 
 
 def followed_by_others(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch with three more inputs behind it, larger than its own."""
-    more = 3 * x[:1] + 1
-    return torch.cat([x, more, -more, 0 * more]), torch.cat([y, y[:1], y[:1], y[:1]])
+    """A batch with three more inputs behind it, unlike its own, all with the label of its first."""
+    first = x[:1]
+    large = 3 * first + 1
+    inputs = torch.cat([x, large, -large, torch.zeros_like(first)])
+    labels = torch.cat([y, y[:1].expand(3)])
+    return inputs, labels
 
 
 def close(a: Tensor, b: Tensor) -> bool:

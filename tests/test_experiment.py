@@ -295,7 +295,10 @@ def test_an_unchanged_call_computes_nothing(tmp_path, monkeypatch):
     nothing_trains(monkeypatch)
     again = {"FedRep": make("fedrep", epochs=1), "own": run_cell(CELL)(epochs=1)}
     states = []
-    watch = lambda label, seed, state: states.append(state)  # noqa: E731
+
+    def watch(label, seed, state):
+        states.append(state)
+
     assert compare(Setting(**TINY), again, [0, 1], tmp_path, watch, trials=2, budget=3) == first
     assert states == [None] * 12  # two methods, two seeds, two trials and a run
 

@@ -274,7 +274,8 @@ def check_split_names(yours: Callable[[dict, str], dict]) -> bool:
         return {name.removeprefix(part): tensor for name, tensor in starting(tensors, part).items()}
 
     names = ("extractor.w", "classifier.w", "personal.extractor.w", "anchors.means")
-    tensors = dict(zip(names, _random((2,), (3,), (2,), (4,), seed=0), strict=True))
+    values = _random((2,), (3,), (2,), (4,), seed=0)
+    tensors = dict(zip(names, values, strict=True))
     cases = [(tensors, "extractor."), (tensors, "anchors.")]
     mistakes = [
         Mistake(
@@ -382,7 +383,10 @@ def check_distillation(yours: Callable[[Tensor, Tensor, float], Tensor]) -> bool
     def soft_cross_entropy(student: Tensor, teacher: Tensor, T: float) -> Tensor:
         return -(T**2) * ((teacher / T).softmax(1) * (student / T).log_softmax(1)).sum(1)
 
-    cases = [(*_random((4, 3), (4, 3), seed=1), 2.0), (*_random((7, 10), (7, 10), seed=2), 3.0)]
+    cases = []
+    for shape, temperature in (((4, 3), 2.0), ((7, 10), 3.0)):
+        student, teacher = _random(shape, shape, seed=shape[0])
+        cases.append((student, teacher, temperature))
     mistakes = [
         Mistake(
             "the factor T^2 is missing: without it the gradient shrinks as the temperature grows.",

@@ -40,7 +40,10 @@ def what_travels(names: Sequence[str]) -> dict[str, dict[str, str]]:
     """
     net = net_for((1, 8, 8), 10)
     weights = net.init(0)
-    two_images = LocalData(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), lambda epochs: [torch.arange(2)] * epochs)
+    images = torch.zeros(2, 1, 8, 8)
+    labels = torch.tensor([0, 1])
+    both_at_once = torch.arange(2)
+    two_images = LocalData(images, labels, lambda epochs: [both_at_once] * epochs)
     where = {}
     for name in names:
         method = make(name)

@@ -371,7 +371,9 @@ def around_anchors(
         for c, (x, y) in zip(anchor_labels, stars, strict=True):
             ax.scatter(x, y, s=140, color=style(c)["color"], marker="*", edgecolors="black")
             ax.annotate(classes[c], (x, y), (5, 5), textcoords="offset points", weight="bold")
-        ax.set(title=title, xticks=[], yticks=[], xlim=(lows[0], highs[0]), ylim=(lows[1], highs[1]))
+        ax.set_xlim(lows[0], highs[0])
+        ax.set_ylim(lows[1], highs[1])
+        ax.set(title=title, xticks=[], yticks=[])
     fig.supxlabel(text, fontsize=9)
     return fig
 
@@ -432,7 +434,8 @@ def _draw_space(ax: Axes, title: str, space: Space, place: Place) -> None:
         of_class = labels == c
         for marker in np.unique(markers[of_class]):
             chosen = place.points[of_class & (markers == marker)]
-            ax.scatter(chosen[:, 0], chosen[:, 1], s=9, alpha=0.45, linewidths=0, color=colour, marker=MARKERS[marker])
+            look: dict[str, Any] = {"color": colour, "marker": MARKERS[marker], "alpha": 0.45, "linewidths": 0}
+            ax.scatter(chosen[:, 0], chosen[:, 1], s=9, **look)
         stars = place.stars[space["anchor_labels"] == c]
         ax.scatter(stars[:, 0], stars[:, 1], s=80, edgecolors="black", linewidths=0.6, color=colour, marker="*")
         x, y = np.median(place.points[of_class], axis=0)

@@ -21,7 +21,7 @@ from .. import __version__
 from ..augment import AUGMENTATIONS
 from ..data import DATASETS, Dataset, files_of, load
 from ..engine import BACKENDS, State, backends_for, check_arguments, rounds
-from ..errors import is_whole_number, nearest, require
+from ..errors import SEED, is_seed, is_whole_number, nearest, require
 from ..files import check_writable, write_whole
 from ..hyper import hypers
 from ..methods import FedAvg
@@ -285,11 +285,6 @@ def names_in(names: Collection[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def is_seed(seed: Any) -> bool:
-    """Whether both NumPy and PyTorch can draw random numbers with it."""
-    return is_whole_number(seed) and 0 <= seed < 2**63
-
-
 def check_trials(trials: int) -> None:
     """Raise ValueError unless it is a number of trials."""
     require(is_whole_number(trials) and trials >= 1, "trials", trials, "a whole number >= 1")
@@ -390,7 +385,7 @@ def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
     False
     """
-    require(is_seed(seed), "seed", seed, "a whole number from 0 to 2^63 - 1")
+    require(is_seed(seed), "seed", seed, SEED)
     data = load_once(setting.dataset)
     # Somebody may have added partitions or views of their own.
     used = [vars(method), PARTITIONS.get(setting.partition), AUGMENTATIONS.get(setting.augment or "")]
@@ -460,7 +455,7 @@ def candidates(
     >>> [method.lr for method in candidates(make("fedavg", lr=0.1), seed=0, trials=3, fixed=["lr"])]
     [0.1]
     """
-    require(is_seed(seed), "seed", seed, "a whole number from 0 to 2^63 - 1")
+    require(is_seed(seed), "seed", seed, SEED)
     fixed = names_in(fixed)
     check_budget(method, fixed, budget)
     first = method if budget is None else at_equal_steps(method, budget)

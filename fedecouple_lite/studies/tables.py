@@ -156,14 +156,21 @@ def chosen(rows: pd.DataFrame) -> list[str]:
     if "hyperparameters" not in rows:
         return []
     values = rows["hyperparameters"].map(json.loads)
-    shared = {k: v for k, v in values.iloc[0].items() if all(k in one and one[k] == v for one in values)}
-    lines = ["all methods: " + ", ".join(f"{name} {value}" for name, value in shared.items())] if shared else []
+    shared = {}
+    for name, value in values.iloc[0].items():
+        if all(name in of_run and of_run[name] == value for of_run in values):
+            shared[name] = value
+    lines = []
+    if shared:
+        lines.append("all methods: " + ", ".join(f"{name} {value}" for name, value in shared.items()))
     for method, of_method in values.groupby(rows["method"], sort=False):
         words = []
         for name in of_method.iloc[0]:
-            if name not in shared:
-                of_seeds = [str(one[name]) for one in of_method]
-                words.append(f"{name} {' / '.join(of_seeds) if len(set(of_seeds)) > 1 else of_seeds[0]}")
+            if name in shared:
+                continue
+            of_seeds = [str(of_run[name]) for of_run in of_method]
+            same_for_all = len(set(of_seeds)) == 1
+            words.append(f"{name} {of_seeds[0] if same_for_all else ' / '.join(of_seeds)}")
         if words:
             lines.append(f"{method}: " + ", ".join(words))
     return lines
