@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import last
+from torch import nn
 
-from fedecouple_lite import make
+from fedecouple_lite import DecoupledNet, Federation, make
 from fedecouple_lite.engine import State, images_of, rounds
 from fedecouple_lite.losses import cross_entropy
 from fedecouple_lite.studies.convergence import (
+    Point,
     Problem,
     bound,
     descend,
@@ -18,9 +20,11 @@ from fedecouple_lite.studies.convergence import (
     gradient_norms,
     noise,
     objective,
+    one_round,
     random_problem,
     running_mean,
     smoothness,
+    with_noise,
 )  # fmt: skip
 from fedecouple_lite.tensors import CLASSIFIER, EXTRACTOR, flat, pick
 
@@ -98,40 +102,25 @@ def test_gradient_norms_change_nothing(net, doubles):
         assert all(torch.equal(old[name], new[name]) for name in new)
 
 
-def test_noise_falls_with_the_batch(net, doubles):
-    few, many = (
-        noise(
-            make("fedavg", **{**PLAIN, "batch_size": b}),
-            net,
-            doubles,
-            after_a_round(make("fedavg", **PLAIN), net, doubles),
-            draws=40,
-        )
-        for b in (2, 8)
-    )
-    assert few / many == pytest.approx(4, rel=0.5)  # variance over batch size; each client has more than eight
+def test_smoothness_is_the_largest_eigenvalue(doubles):
+    """Against the whole Hessian of a classifier's loss, on a net so small that it can be written down."""
+    extractor = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh())
+    tiny = DecoupledNet(extractor, nn.Linear(5, 10), (1, 8, 8))
+    state = after_a_round(make("fedper", **PLAIN), tiny, doubles)
+    largest = []
+    for client, index in zip(state.clients, doubles.train, strict=True):
+        x, y = images_of(doubles, index)
+        z = tiny.features({**client, **pick(state.server, EXTRACTOR)}, x).detach()
 
+        def loss(v, z=z, y=y):
+            return torch.nn.functional.cross_entropy(z @ v[:50].reshape(10, 5).T + v[50:], y)
 
-def test_smoothness_is_the_largest_eigenvalue(net, doubles):
-    """Against the whole Hessian of a classifier's loss, which is small enough to write down."""
-    method = make("fedper", **PLAIN)
-    state = after_a_round(method, net, doubles)
-    whole = []
-    for k in range(len(doubles)):
-        (part,) = objective(method, net, doubles, state, k)
-        names = [n for n in part.weights if n.startswith(CLASSIFIER)]
-        only = part._replace(weights={n: part.weights[n] for n in names})
-        shapes = [only.weights[n].shape for n in names]
-
-        def loss(v, only=only, names=names, shapes=shapes):
-            pieces = v.split([s.numel() for s in shapes])
-            return only.loss(net, {n: p.reshape(s) for n, p, s in zip(names, pieces, shapes, strict=True)})
-
-        hessian = torch.autograd.functional.hessian(loss, flat(only.weights))
-        whole.append(float(torch.linalg.eigvalsh(hessian).abs().max()))
-    heads = make("fedrep", classifier_epochs=1, **PLAIN)
-    found = smoothness(_only_classifier(heads), net, doubles, state, steps=60)
-    assert found == pytest.approx(max(whole), rel=0.02)
+        at = torch.cat([client["classifier.weight"].flatten(), client["classifier.bias"]])
+        hessian = torch.autograd.functional.hessian(loss, at)
+        largest.append(float(torch.linalg.eigvalsh(hessian).abs().max()))
+    heads = _only_classifier(make("fedrep", classifier_epochs=1, **PLAIN))
+    found = smoothness(heads, tiny, doubles, state, steps=60)
+    assert found == pytest.approx(max(largest), rel=0.02) and max(largest) > 1.05 * min(largest)
 
 
 def _only_classifier(method):
@@ -142,7 +131,162 @@ def _only_classifier(method):
     return Half(**{f: getattr(method, f) for f in ("lr", "epochs", "batch_size", "momentum", "weight_decay")})
 
 
+@pytest.fixture(scope="module")
+def three(few):
+    """Three clients of 10, 20 and 50 digits in float64, so that sizes matter."""
+    index = torch.arange(80).split([10, 20, 50])
+    return Federation(few, index, index).to(dtype=torch.float64)
+
+
+def gradient_of_client(net, tensors, federation, k, names):
+    """The gradient of the plain mean loss on client k's images, by autograd: name -> tensor."""
+    leaves = {name: t.clone().requires_grad_(name in names) for name, t in tensors.items()}
+    x, y = images_of(federation, federation.train[k])
+    loss = torch.nn.functional.cross_entropy(net.logits(leaves, x), y)
+    return dict(zip(names, torch.autograd.grad(loss, [leaves[name] for name in names]), strict=True))
+
+
+def test_all_gradient_norms_of_three_unequal_clients_by_hand(net, three):
+    """FedRep after two rounds: theta shared, phi_i kept; and FedeCouple's distance between classifiers."""
+    method = make("fedrep", classifier_epochs=1, **PLAIN)
+    state = last(rounds(method, net, three, rounds=2))
+    found = gradient_norms(method, net, three, state)
+    shares = [10 / 80, 20 / 80, 50 / 80]
+    theta = [name for name in state.clients[0] if name.startswith(EXTRACTOR)]
+    phi = [name for name in state.clients[0] if name.startswith(CLASSIFIER)]
+    of_theta, of_phi = [], []
+    for k, client in enumerate(state.clients):
+        model = {**client, **pick(state.server, EXTRACTOR)}
+        of_theta.append(flat(gradient_of_client(net, model, three, k, theta)))
+        of_phi.append(flat(gradient_of_client(net, model, three, k, phi)))
+    mean = sum(p * g for p, g in zip(shares, of_theta, strict=True))
+    assert found["extractor"] == pytest.approx(float(mean @ mean), rel=1e-9)
+    assert found["classifiers"] == pytest.approx(sum(p * float(g @ g) for p, g in zip(shares, of_phi, strict=True)))
+    apart = sum(p * float((g - mean) @ (g - mean)) for p, g in zip(shares, of_theta, strict=True))
+    assert found["dissimilarity"] == pytest.approx(apart, rel=1e-9) and apart > 1e-3
+
+    coupled = make("fedecouple", classifier_epochs=1, **PLAIN)
+    state = last(rounds(coupled, net, three, rounds=2))
+    of_server = flat(pick(state.server, CLASSIFIER))
+    far = [float((flat(pick(client, CLASSIFIER)) - of_server).square().sum()) for client in state.clients]
+    distance = sum(p * d for p, d in zip(shares, far, strict=True))
+    assert gradient_norms(coupled, net, three, state)["distance"] == pytest.approx(distance, rel=1e-9) and distance > 0
+
+
+def test_the_noise_is_the_variance_of_one_images_gradient_over_the_batch(net, few):
+    """By hand: sigma^2 = E ||g_x - g||^2 / B over a client's images, mean over clients; of the noisier phase."""
+    index = torch.arange(24).split([10, 14])
+    two = Federation(few, index, index).to(dtype=torch.float64)
+    method = make("fedrep", classifier_epochs=1, **PLAIN | {"batch_size": 5})
+    weights = net.init(0, torch.float64)
+    weights = {name: 4 * t if name.startswith(CLASSIFIER) else t for name, t in weights.items()}
+    state = State(0, method.init_server(weights), (weights, weights))
+    of_phases = []
+    for part in (CLASSIFIER, EXTRACTOR):
+        names = [name for name in weights if name.startswith(part)]
+        variances = []
+        for k in range(2):
+            whole = flat(gradient_of_client(net, weights, two, k, names))
+            errors = []
+            for image in two.train[k]:
+                alone = Federation(two.data, (image[None],), (image[None],))
+                errors.append(float((flat(gradient_of_client(net, weights, alone, 0, names)) - whole).square().sum()))
+            variances.append(np.mean(errors) / 5)
+        of_phases.append(np.mean(variances))
+    found = noise(method, net, two, state, draws=60)
+    assert found == pytest.approx(max(of_phases), rel=0.15) and max(of_phases) > 2 * min(of_phases)
+
+
 # --- The problem with known constants ---
+
+
+def by_hand(p, theta, phi, anchor, psi):
+    """Phi and all its gradients from the docstring of Problem, in loops: theta, anchor, psi (m,), phi (N, m)."""
+    n, m = p.a.shape
+    value, of_theta, of_phi, bias = 0.0, np.zeros((n, m)), np.zeros((n, m)), np.zeros(m)
+    for i in range(n):
+        for j in range(m):
+            t, f, s = theta[j], phi[i, j], psi[j]
+            value += p.h / 2 * (t - p.a[i, j]) ** 2 + p.r / 2 * (f - p.e[i, j]) ** 2 + p.c * np.cos(t - f)
+            of_teacher = p.h / 2 * (t - p.a[i, j]) ** 2 + p.r / 2 * (s - p.e[i, j]) ** 2 + p.c * np.cos(t - s)
+            value += p.global_loss * of_teacher
+            for x in (1 + p.tau, 1 - p.tau):
+                value += p.mu * (x * t - anchor[j]) ** 2 / 2 / 2  # the mean over two samples, of half the square
+                of_theta[i, j] += p.mu * x * (x * t - anchor[j]) / 2
+            value += p.lam * (1 + np.sin(t) / 2) * (1 - np.cos(f - s))
+            of_theta[i, j] += p.h * (t - p.a[i, j]) - p.c * np.sin(t - f)
+            of_theta[i, j] += p.global_loss * (p.h * (t - p.a[i, j]) - p.c * np.sin(t - s))
+            of_phi[i, j] += p.r * (f - p.e[i, j]) + p.c * np.sin(t - f)
+            of_phi[i, j] += p.lam * (1 + np.sin(t) / 2) * np.sin(f - s)
+            bias[j] -= p.lam * np.cos(t) / 2 * (1 - np.cos(f - s)) / n
+    return value / n, of_theta, of_phi, bias
+
+
+def test_two_rounds_of_the_descent_by_hand():
+    """Without noise, two local steps, all weights away from 0 and 1: every number that `descend` gives."""
+    rng = np.random.default_rng(5)
+    p = Problem(
+        rng.normal(size=(3, 2)), rng.normal(size=(3, 2)),
+        h=0.7, r=1.3, c=1.6, sigma=0.0, tau=0.4, mu=0.6, lam=0.9, global_loss=0.8,
+    )  # fmt: skip
+    lr = 0.05
+    theta, phi = np.full(2, 3.0), np.zeros((3, 2))
+    measured, biases, changes = [], [], []
+    first_value = by_hand(p, theta, phi, theta, phi.mean(0))[0]
+    for _ in range(2):
+        anchor, psi = theta.copy(), phi.mean(0)
+        squares = (by_hand(p, theta, phi, anchor, psi)[2] ** 2).sum(1).mean()  # p_t^2
+        for _ in range(2):
+            phi = phi - lr * by_hand(p, theta, phi, anchor, psi)[2]
+        _, of_theta, _, bias = by_hand(p, theta, phi, anchor, psi)
+        measured.append((of_theta.mean(0) ** 2).sum() + squares)
+        biases.append((bias**2).sum())
+        own = np.stack([theta] * 3)
+        for _ in range(2):
+            own = np.stack([t - lr * by_hand(p, t, phi, anchor, psi)[1][i] for i, t in enumerate(own)])
+        theta = own.mean(0)
+        before = by_hand(p, theta, phi, anchor, psi)[0]
+        changes.append(by_hand(p, theta, phi, theta, phi.mean(0))[0] - before)
+    run = descend(p, lr, local_steps=2, rounds=2, replicas=3)
+    assert run.measured == pytest.approx(measured) and run.bias == pytest.approx(biases)
+    assert run.change == pytest.approx(changes) and min(abs(np.array(changes))) > 1e-6
+    assert run.gap == pytest.approx(first_value - p.lowest)
+
+
+def test_a_round_leaves_the_mean_extractor_and_the_mean_classifier_as_teacher():
+    p = random_problem(4, sigma=0.0, lam=0.5, global_loss=0.4)
+    n, m = p.a.shape
+    theta, phi = np.full((1, 1, m), 1.5), np.random.default_rng(0).normal(size=(1, n, m))
+    psi = np.full((1, 1, m), 0.3)
+    point, observed = one_round(p, Point(theta, phi, theta, psi), 0.01, 1, np.random.default_rng(0))
+    value, _, of_phi, _ = by_hand(p, theta[0, 0], phi[0], theta[0, 0], psi[0, 0])
+    moved = phi[0] - 0.01 * of_phi
+    _, of_theta, *_ = by_hand(p, theta[0, 0], moved, theta[0, 0], psi[0, 0])
+    assert observed.value == pytest.approx(value)
+    assert point.phi[0] == pytest.approx(moved) and point.psi[0, 0] == pytest.approx(moved.mean(0))
+    assert point.theta[0, 0] == pytest.approx(theta[0, 0] - 0.01 * of_theta.mean(0))
+    assert np.array_equal(point.anchor, point.theta)
+
+
+def test_noise_has_the_size_that_it_is_given_and_no_mean():
+    gradient = np.full((4000, 2, 3), 7.0)
+    noisy = with_noise(gradient, 1.7, np.random.default_rng(0)) - gradient
+    assert (noisy**2).sum(-1).mean() == pytest.approx(1.7**2, rel=0.03)
+    assert abs(noisy.mean(0)).max() < 0.08
+    assert np.array_equal(with_noise(gradient, 0.0, np.random.default_rng(0)), gradient)
+
+
+def test_a_random_problem_takes_what_it_is_given_and_draws_the_rest():
+    fixed = {"h": 0.3, "r": 0.4, "c": 0.5, "sigma": 0.6, "tau": 0.7, "mu": 0.8, "lam": 0.9, "global_loss": 1.1}
+    for name, value in fixed.items():
+        given, free = random_problem(7, **{name: value}), random_problem(7)
+        assert getattr(given, name) == value != getattr(free, name)
+        assert np.array_equal(given.a, free.a)
+    even, wide, wider = (random_problem(7, skew=skew) for skew in (0.0, 1.0, 3.0))
+    assert not even.a.any() and not even.e.any()
+    assert wider.a == pytest.approx(3 * wide.a) and wider.e == pytest.approx(3 * wide.e) and wide.a.any()
+    shapes = {random_problem(seed).a.shape for seed in range(200)}
+    assert {n for n, _ in shapes} == set(range(2, 9)) and {m for _, m in shapes} == set(range(1, 6))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -284,6 +428,19 @@ def test_the_bound_by_hand():
     terms = bound(**constants, lr=0.05, local_steps=2, rounds=10, bias=0.1, change=0.02)
     wanted = {"start": 10.0, "noise": 0.3125, "drift": 1.0, "context": 0.75}
     assert terms == pytest.approx(wanted)  # gamma 0.1, gamma L 0.2
+    terms = bound(
+        3.0, 1.5, 2.0, 0.5, clients=5, lr=0.01, local_steps=4, rounds=np.array([1, 20]), bias=0.2, change=-0.3
+    )
+    assert terms["start"] == pytest.approx([187.5, 9.375])  # gamma 0.04, gamma L 0.06
+    assert terms["noise"] == pytest.approx(2.5 * 0.06 * 4 * 1.2 / 4)
+    assert terms["drift"] == pytest.approx(2.5 * 0.0036 * (0.25 + 2 * 4 / 4))
+    assert terms["context"] == pytest.approx(2.5 * (0.2 - 0.3 / 0.04))
+    for bad in ({"local_steps": 0}, {"clients": 0}, {"rounds": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}=0"):
+            bound(**{**constants, "lr": 0.05, "local_steps": 2, "rounds": 10} | bad)
+    for bad in ({"replicas": 0}, {"rounds": 0}, {"local_steps": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}=0"):
+            descend(random_problem(0), **{"lr": 0.01, "local_steps": 1, "rounds": 1} | bad)
 
 
 def test_a_power_law_is_found_for_the_mean_and_for_each_seed_by_itself():

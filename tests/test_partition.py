@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedecouple_lite import PARTITIONS, from_arrays, load, split, unevenness
-from fedecouple_lite.partition import dirichlet_shares
+from fedecouple_lite.partition import dirichlet_shares, split_by_class, split_in_proportion
 
 DIGITS = load("digits")
 
@@ -227,3 +227,167 @@ def test_digests_tell_federations_and_data_apart_and_ignore_the_dtype():
     changed[7, 0, 0, 0] += 1
     assert replace(DIGITS, x=changed).digest != DIGITS.digest
     assert split(replace(DIGITS, x=changed), 5, seed=0).digest != f.digest
+
+
+# --- Every client and every class, by hand; the test part as well as the training part ---
+
+
+def all_of(federation, k):
+    """Both parts of client k."""
+    return torch.cat([federation.train[k], federation.test[k]])
+
+
+def counts_of(federation):
+    """(N, C), both parts together."""
+    return federation.label_counts("train") + federation.label_counts("test")
+
+
+def test_label_counts_are_of_the_part_asked_for():
+    f = split(DIGITS, 6, "dirichlet", 3, test_share=0.3)
+    for part, indices in (("train", f.train), ("test", f.test)):
+        for k, index in enumerate(indices):
+            for c in range(10):
+                assert f.label_counts(part)[k, c] == sum(DIGITS.y[i].item() == c for i in index)
+    with pytest.raises(ValueError, match="part='both' must be train or test"):
+        f.label_counts("both")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
+@pytest.mark.parametrize("per_client", [None, 80])
+def test_the_mixture_gives_every_client_its_dominant_classes(share, per_client):
+    """Client k's are 2k, 2k + 1, 2k + 2 (mod 10): they share 1 - s of its images, all ten share s."""
+    f = split(DIGITS, 12, "mixture", 1, share=share, per_client=per_client)
+    law = np.full((12, 10), share / 10)
+    for k in range(12):
+        for c in (2 * k, 2 * k + 1, 2 * k + 2):
+            law[k, c % 10] += (1 - share) / 3
+    counts = counts_of(f)
+    if per_client is not None:
+        expected = law * per_client
+        assert (counts.sum(1) == per_client).all()
+    else:
+        expected = law / law.sum(0) * np.bincount(DIGITS.y.numpy(), minlength=10)
+    assert np.abs(counts - expected).max() <= 1
+    test = f.label_counts("test")
+    assert np.abs(test - counts / 2).max() <= 2  # test_share 0.5; classes of one image owe theirs to later ones
+
+
+def test_the_mixture_of_many_classes_draws_a_tenth_of_them_for_each_client():
+    y = np.arange(8000) % 40
+    f = split(labelled(y), 25, "mixture", 2, share=0.2, per_client=100)
+    counts = counts_of(f)
+    dominant = counts > 10  # 4 of 40 classes share 80 images; the others have at most one each
+    assert (dominant.sum(1) == 4).all() and (counts[~dominant] <= 1).all()
+    assert len({tuple(row) for row in dominant}) > 20 and dominant.any(0).sum() > 35  # drawn per client
+
+
+def test_pathological_owners_share_each_class_evenly():
+    f = split(DIGITS, 15, "pathological", 4, classes_per_client=4)
+    counts = counts_of(f)
+    owners = counts > 0
+    assert (owners.sum(1) == 4).all() and (owners.sum(0) == 6).all()  # 60 cards of ten kinds
+    for c in range(10):
+        of_owners = counts[owners[:, c], c]
+        assert of_owners.max() - of_owners.min() <= 1
+        assert of_owners.sum() == (DIGITS.y == c).sum()
+    assert not np.array_equal(owners, counts_of(split(DIGITS, 15, "pathological", 5, classes_per_client=4)) > 0)
+
+
+def test_classes_are_divided_by_their_own_column_of_weights():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 500) * 2 + 1  # labels 1, 3, 5
+    weights = rng.random((4, 3))
+    parts = split_by_class(y, weights, rng)
+    for column, label in enumerate((1, 3, 5)):
+        held = [np.sum(y[part] == label) for part in parts]
+        expected = weights[:, column] / weights[:, column].sum() * np.sum(y == label)
+        assert np.abs(held - expected).max() <= 1
+    for part in parts:  # which of the images is drawn, too: not the first ones of the class
+        assert not np.array_equal(np.sort(part), part)
+    pieces = split_in_proportion(np.arange(7, 17), np.array([0.0, 3.0, 1.0]))
+    assert [piece.tolist() for piece in pieces] == [[], [7, 8, 9, 10, 11, 12, 13, 14], [15, 16]]
+
+
+def test_each_class_has_a_dirichlet_draw_of_its_own():
+    """The clients' shares of two classes are not related; with one draw for all classes they would be equal."""
+    shares = dirichlet_shares(0.5, 5, 20_000, np.random.default_rng(1))
+    related = np.corrcoef(shares[0, :10_000], shares[0, 10_000:])[0, 1]
+    assert abs(related) < 0.05
+    counts = counts_of(split(DIGITS, 8, "dirichlet", 0, alpha=0.3))
+    assert np.abs(np.corrcoef(counts.T) - 1)[np.triu_indices(10, 1)].mean() > 0.3
+
+
+def test_sizes_of_quantity_skew_are_log_normal_and_labels_even():
+    data = labelled(np.arange(60_000) % 2)
+    for sigma in (0.5, 1.5):
+        f = split(data, 300, "quantity", 0, sigma=sigma)
+        sizes = np.array([len(all_of(f, k)) for k in range(300)])
+        assert sizes.sum() == 60_000 and sizes.min() >= 2
+        logs = np.log(np.maximum(sizes - 2, 0.5))  # the two that everyone has are not part of the law
+        quartiles = np.quantile(logs, (0.25, 0.75))
+        assert (quartiles[1] - quartiles[0]) / 1.349 == pytest.approx(sigma, rel=0.12)  # of a normal law
+        ones = np.array([(data.y[all_of(f, k)] == 1).float().mean().item() for k in range(300)])
+        assert abs(ones[sizes > 100] - 0.5).max() < 0.25
+
+
+def test_iid_sizes_differ_by_one_at_most_and_images_are_shuffled():
+    f = split(DIGITS, 7, "iid", 2)
+    sizes = [len(all_of(f, k)) for k in range(7)]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(all_of(f, k).max() - all_of(f, k).min() > 1500 for k in range(7))
+
+
+@pytest.mark.parametrize("keep_test", [False, True])
+def test_feature_skew_turns_every_image_of_every_client_in_both_parts(keep_test):
+    data = labelled(np.arange(60) % 3, np.arange(45) % 3)
+    f = split(data, 6, "feature", 1, keep_test=keep_test)
+    for k in range(6):
+        for index in (f.train[k], f.test[k]):
+            assert len(index)
+            for i in index:
+                by_hand = np.rot90(data.x[i, 0].numpy(), k % 4)
+                assert np.array_equal(f.data.x[i, 0].numpy(), by_hand), (k, i)
+
+
+def test_per_client_is_a_cap_on_both_parts_together_and_takes_at_random():
+    whole = split(DIGITS, 9, "dirichlet", 5)
+    capped = split(DIGITS, 9, "dirichlet", 5, per_client=50)
+    for k in range(9):
+        size = len(all_of(whole, k))
+        assert len(all_of(capped, k)) == min(50, size)
+        assert set(all_of(capped, k).tolist()) <= set(all_of(whole, k).tolist())
+        if size > 100:  # a draw from all classes that the client holds, not the first ones
+            held = set(DIGITS.y[all_of(whole, k)].tolist())
+            assert len(set(DIGITS.y[all_of(capped, k)].tolist())) > len(held) / 2
+
+
+@pytest.mark.parametrize("test_share", [0.0, 0.25, 0.5, 0.8])
+def test_the_share_of_test_images_is_kept_by_every_client_and_class(test_share):
+    f = split(DIGITS, 4, "iid", 0, test_share=test_share)
+    for k in range(4):
+        counts, test = counts_of(f)[k], f.label_counts("test")[k]
+        assert abs(test.sum() - test_share * counts.sum()) <= 1
+        assert np.abs(test - test_share * counts).max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4, 0.75])
+def test_validation_images_are_a_share_of_each_class_of_the_training_images(share):
+    f = split(DIGITS, 4, "iid", 0, test_share=0.3)
+    v = f.validation(share)
+    for k in range(4):
+        assert torch.equal(all_of(v, k).sort().values, f.train[k].sort().values)
+        before, held_out = f.label_counts("train")[k], v.label_counts("test")[k]
+        assert np.abs(held_out - share * before).max() <= 1
+    default = f.validation().label_counts("test").sum() / f.label_counts("train").sum()
+    assert default == pytest.approx(0.4, abs=0.01)
+
+
+def test_unevenness_is_zero_only_for_even_divisions_and_each_figure_is_its_own():
+    """Three clients of 10, 20 and 30 images of two classes."""
+    counts = np.array([[10, 0], [5, 15], [15, 15]])
+    figures = unevenness(counts)
+    # The whole is (1/2, 1/2): distances 1/2, 1/4, 0. Sizes differ by 2 (10 + 20 + 10) / 9 on average, over 2 x 20.
+    assert figures["label_skew"] == pytest.approx((0.5 + 0.25 + 0) / 3)
+    assert figures["classes_per_client"] == pytest.approx(5 / 3)
+    assert figures["size_skew"] == pytest.approx((80 / 9) / 40)
+    assert unevenness(np.array([[4, 4], [4, 4]])) == {"label_skew": 0, "classes_per_client": 2, "size_skew": 0}
