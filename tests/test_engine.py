@@ -1,5 +1,5 @@
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from helpers import arrays, copied, last, same
 from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, Federation, from_arrays, make, net_for, rounds, split
-from fedecouple_lite.client import LocalData, client_round, sgd
-from fedecouple_lite.engine import Pool
+from fedecouple_lite.client import LocalData, Stopped, client_round, sgd
+from fedecouple_lite.engine import Pool, start, train_stack
+from fedecouple_lite.methods import FedAvg
 from fedecouple_lite.phases import Train
 
 QUICK = {"lr": 0.1, "epochs": 2, "batch_size": 8}
@@ -340,3 +341,24 @@ def test_numpys_numbers_are_taken_and_words_are_not(net, federation):
     ):
         with pytest.raises(ValueError, match=f"{next(iter(bad))}="):
             next(rounds(method, net, federation, **{"rounds": 1} | bad))
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_a_run_that_is_given_up_ends_at_the_next_step(net, federation, clients):
+    """One client by itself, and a stack: of a round of hundreds of steps a few are taken."""
+    stop = threading.Event()
+    steps = []
+
+    @dataclass(frozen=True)
+    class Counting(FedAvg):
+        def loss(self, net, client, download, x, y):
+            steps.append(len(y))
+            if len(steps) >= 6:  # a stack looks at a loss twice before its first step
+                stop.set()
+            return super().loss(net, client, download, x, y)
+
+    method = Counting(epochs=200)
+    state = start(method, net, federation)
+    with pytest.raises(Stopped):
+        train_stack(method, federation, state, 0, None, stop, net, list(range(clients)))
+    assert len(steps) < 12

@@ -140,3 +140,73 @@ def test_margins_need_fedecouple_and_a_rival():
 def test_leaderboard_ranks_by_mean():
     column = leaderboard(made_up())["d, s"]
     assert column["fedecouple"] == "92.0 +- 2.0 (1)" and column["fedper"].endswith("(3)")
+
+
+def test_the_interval_holds_the_true_lead_nineteen_times_of_twenty():
+    """Five seeds that are easy or hard for both; two methods 0.3 apart. And p is below 0.05 as often where they are
+    level."""
+    rng = np.random.default_rng(0)
+    held, called_different = 0, 0
+    for _ in range(1500):
+        of_seed = 5 * rng.normal(size=5)
+        theirs, ours = of_seed + rng.normal(size=5), of_seed + rng.normal(size=5)
+        lead = paired_lead(ours + 0.3, theirs)
+        held += lead.low <= 0.3 <= lead.high
+        called_different += paired_lead(ours, theirs).p < 0.05
+    assert held / 1500 == pytest.approx(0.95, abs=0.02)
+    assert called_different / 1500 == pytest.approx(0.05, abs=0.02)
+
+
+def test_p_is_against_the_best_of_the_others_and_the_spread_is_of_each_figure():
+    rows = pd.DataFrame(
+        {
+            "method": ["A"] * 3 + ["B"] * 3 + ["C"] * 3,
+            "seed": [0, 1, 2] * 3,
+            "personal": [0.5, 0.6, 0.7, 0.8, 0.8, 0.9, 0.1, 0.1, 0.4],
+            "global": [0.1, 0.2, 0.3] * 3,
+        }
+    )
+    figures = summary(rows)
+    by_seed = rows.pivot(index="seed", columns="method", values="personal")
+    for method, rival in (("A", "B"), ("B", "A"), ("C", "B")):
+        assert figures.loc[method, ("p", "")] == pytest.approx(paired_lead(by_seed[method], by_seed[rival]).p)
+    assert figures.loc["C", ("personal", "mean")] == pytest.approx(0.2)
+    assert figures.loc["C", ("personal", "std")] == pytest.approx(0.03**0.5)  # divided by n - 1
+    assert figures.loc["C", ("global", "std")] == pytest.approx(0.1)
+
+
+def test_every_figure_of_a_run_is_the_mean_of_its_last_five_evaluated_rounds():
+    records = []
+    for t in range(8):
+        records.append({"round": 2 * t, "accuracies": [], "loss": t, "personal": t / 10, "seconds": 8.0 - t})
+    (row,) = table([{"label": "A", "seed": 4, "records": records}]).to_dict("records")
+    assert row == {"method": "A", "seed": 4, "loss": 5, "personal": 0.5, "seconds": 3}
+
+
+def test_leaderboards_rank_within_each_cell_and_ties_share_a_rank():
+    values = {("d", "s"): (0.5, 0.7, 0.7), ("d", "t"): (0.9, 0.2, 0.4)}
+    rows = [
+        {"dataset": dataset, "partition": partition, "method": method, "seed": 0, "personal": value}
+        for (dataset, partition), of_cell in values.items()
+        for method, value in zip("ABC", of_cell, strict=True)
+    ]
+    board = leaderboard(pd.DataFrame(rows))
+    assert board["d, s"].to_dict() == {"A": "50.0 (3)", "B": "70.0 (1)", "C": "70.0 (1)"}
+    assert board["d, t"].to_dict() == {"A": "90.0 (1)", "B": "20.0 (3)", "C": "40.0 (2)"}
+
+
+def test_margins_take_each_cells_own_rival_and_rank():
+    cells = {
+        "s": {"fedecouple": 0.6, "fedrep": 0.7, "fedper": 0.5},
+        "t": {"fedecouple": 0.6, "fedrep": 0.2, "fedper": 0.5},
+    }
+    rows = [
+        {"dataset": "d", "partition": partition, "method": method, "seed": seed, "personal": value + seed**2 * value / 100}
+        for partition, of_cell in cells.items()
+        for method, value in of_cell.items()
+        for seed in (0, 1, 2)
+    ]
+    leads = margins(pd.DataFrame(rows)).set_index("partition")
+    assert leads["rival"].to_dict() == {"s": "fedrep", "t": "fedper"}
+    assert leads["points"].to_dict() == pytest.approx({"s": -10 * (1 + 5 / 300), "t": 10 * (1 + 5 / 300)})
+    assert leads["rank"].to_dict() == {"s": 2, "t": 1}
