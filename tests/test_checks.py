@@ -14,6 +14,12 @@ def joint_loss(g, o, z, y, a, mu):
     return ce(g, y, reduction="none") + ce(o, y, reduction="none") + mu * (z - a[y]).square().mean(1)
 
 
+def kl(student, teacher):
+    """KL(teacher || student), (B,), of logits as they are."""
+    ours, theirs = student.log_softmax(1), teacher.softmax(1)
+    return torch.nn.functional.kl_div(ours, theirs, reduction="none").sum(1)
+
+
 RIGHT = {
     "class_means": lambda z, y, c: losses.class_means(z, y, c)[0],
     "centre_loss": losses.centre_loss,
@@ -35,18 +41,35 @@ WRONG = {
         (lambda z, y, c: torch.nn.functional.one_hot(y, c).float().T @ z, "these are sums"),
         (lambda z, y, c: torch.stack([z[y == k].mean(0) for k in range(c)]), "NaN"),
         (lambda z, y, c: z, "shape"),
+        (
+            lambda z, y, c: torch.nn.functional.one_hot(y, c).float().T @ z / len(z),
+            "divide by the number of all samples",
+        ),
     ],
     "centre_loss": [
         (lambda z, y, a: (z - a[y]).square().sum(1), "divide by d"),
         (lambda z, y, a: (z - a[y]).square().mean(), "one number for the batch"),
+        (lambda z, y, a: torch.linalg.vector_norm(z - a[y], dim=1), "this is the distance"),
+        (lambda z, y, a: 0.5 * (z - a[y]).square().mean(1), "a factor 1/2 too many"),
     ],
     "distillation": [
         (lambda s, t, T: losses.distillation(s, t, T) / T**2, "T^2 is missing"),
         (lambda s, t, T: losses.distillation(t, s, T), "exchanged"),
+        (lambda s, t, T: kl(s, t), "divide both logits by T before the softmax"),
+        (lambda s, t, T: T**2 * kl(s, t), "missing in the softmax"),
+        (
+            lambda s, t, T: T**2 * torch.nn.functional.cross_entropy(s / T, (t / T).softmax(1), reduction="none"),
+            "teacher's entropy",
+        ),
+        (lambda s, t, T: T**2 * kl(s / T, t / T).mean(), "one number for the batch"),
     ],
     "dynamic_weight": [
         (lambda t, y: t.softmax(1).max(1).values, "TRUE class"),
         (lambda t, y: t.softmax(1)[torch.arange(len(y)), y][:, None], "(B, 1)"),
+        (lambda t, y: -losses.cross_entropy(t, y), "log-probability"),
+        (lambda t, y: t[torch.arange(len(y)), y], "the logit of the true class"),
+        (lambda t, y: t.softmax(0)[torch.arange(len(y)), y], "not over the batch"),
+        (lambda t, y: 1.0 * (t.max(1).indices == y), "1 where the teacher is right"),
     ],
     "joint_loss": [
         (lambda g, o, z, y, a, mu: joint_loss(g, o, z, y, a, 2 * mu), "Omega is there twice"),
@@ -62,24 +85,58 @@ WRONG = {
         (lambda g, L, s, k, N, K: RIGHT["floor"](g, L, s, k, N, K) / 2.5, "5/2"),
         (lambda g, L, s, k, N, K: 2.5 * (g * L) ** 2 * (k**2 + 2 * s**2 / K), "noise is missing"),
         (lambda g, L, s, k, N, K: 2.5 * g * L * s**2 / K * (1 + 1 / N), "drift is missing"),
+        (lambda g, L, s, k, N, K: 2.5 * (g * L * s / K * (1 + 1 / N) + (g * L) ** 2 * (k + 2 * s / K)), "squared"),
     ],
     "interaction": [
         (lambda none, a, b, both: both - a - b, "with neither"),
         (lambda none, a, b, both: both - none, "each gives alone"),
+        (lambda none, a, b, both: a - none - (both - b), "sign is the wrong way round"),
     ],
     "paired_interval": [
         (lambda a, b: stats.t.interval(0.95, len(a) - 1, np.mean(a - b), np.std(a - b) / len(a) ** 0.5), "ddof=1"),
         (lambda a, b: stats.norm.interval(0.95, np.mean(a - b), stats.sem(a - b)), "1.96"),
         (lambda a, b: stats.ttest_rel(b, a).confidence_interval(0.95), "the other way round"),
+        (
+            lambda a, b: stats.t.interval(0.95, len(a) - 1, np.mean(a - b), np.std(a - b, ddof=1)),
+            "divide by the root of n",
+        ),
     ],
-    "weighted_mean": [(lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights")],
-    "split_names": [(lambda t, part: {n: v for n, v in t.items() if part in n}, "startswith")],
-    "unevenness": [(lambda c: 2 * partition.unevenness(c)["label_skew"], "half of it")],
+    "weighted_mean": [
+        (lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights"),
+        (lambda m, w: {n: sum(v * t[n] for v, t in zip(w, m, strict=True)) for n in m[0]}, "divide by the sum"),
+    ],
+    "split_names": [
+        (lambda t, part: {n: v for n, v in t.items() if part in n}, "startswith"),
+        (lambda t, part: {n: v for n, v in t.items() if n.find(part) != 0}, "do NOT start"),
+        (lambda t, part: {n[len(part) :]: v for n, v in t.items() if n.startswith(part)}, "keep the whole names"),
+    ],
+    "unevenness": [
+        (lambda c: 2 * partition.unevenness(c)["label_skew"], "half of it"),
+        (lambda c: len(c) * partition.unevenness(c)["label_skew"], "not the sum"),
+        (lambda c: np.mean([((row / row.sum() - c.sum(0) / c.sum()) ** 2).sum() / 2 for row in c]), "not squares"),
+        (lambda c: np.mean([abs(row / row.sum() - 1 / len(row)).sum() / 2 for row in c]), "not with the uniform one"),
+    ],
     "partition": [
         (lambda y, n, alpha, rng: np.array_split(rng.permutation(len(y)), n), "does not fall as alpha grows"),
         (lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=alpha)[:-1], "19 parts"),
         (lambda y, n, alpha, rng: [part[1:] for part in partition.iid(y, n, rng)], "go to nobody"),
         (lambda y, n, alpha, rng: [np.arange(len(y))] * n, "more than one client"),
+        (
+            lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=2 * alpha),
+            "it should be about",
+        ),
+        (
+            lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=max(0.1, alpha / 3)),
+            "with alpha = 1 the label skew",
+        ),
+        (
+            lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=min(alpha, 10)),
+            "with alpha = 100 the label skew",
+        ),
+        (
+            lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=max(0.1, 1 / alpha)),
+            "does not fall as alpha grows",
+        ),
     ],
 }
 
@@ -163,6 +220,64 @@ def test_a_known_mistake_is_named(name, i, capsys):
     assert getattr(checks, f"check_{name}")(wrong) is False
     out = capsys.readouterr().out
     assert text in out, out
+
+
+@pytest.fixture
+def known_mistakes(monkeypatch):
+    """check's name -> the messages of the mistakes that it knows."""
+    known = {}
+    for name in RIGHT:
+        given = []
+        monkeypatch.setattr(checks, "_check", lambda *of, given=given: given.extend(of[-1]))
+        if name != "partition":  # that one looks at a division and knows no list of mistakes
+            getattr(checks, f"check_{name}")(RIGHT[name])
+        known[name] = [mistake.message for mistake in given]
+    monkeypatch.undo()
+    return known
+
+
+def test_every_mistake_that_a_check_knows_is_made_here_and_called_by_its_own_words_alone(known_mistakes, capsys):
+    """Made by functions of our own, not by those that the check compares with."""
+    for name, messages in known_mistakes.items():
+        called = set()
+        for wrong, _ in WRONG[name]:
+            getattr(checks, f"check_{name}")(wrong)
+            out = capsys.readouterr().out
+            said = [message for message in messages if message in out]
+            assert len(said) <= 1, out
+            called.update(said)
+        assert called == set(messages), name
+        assert len(set(messages)) == len(messages)
+
+
+def scaled(result, factor):
+    """A result of any kind, its numbers times `factor`."""
+    if isinstance(result, dict):
+        return {name: scaled(value, factor) for name, value in result.items()}
+    if isinstance(result, tuple):
+        return tuple(scaled(value, factor) for value in result)
+    return result * factor
+
+
+@pytest.mark.parametrize("factor", [1.05, 0.95, 1.001, -1.0])
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"partition"}))
+def test_a_right_answer_that_is_a_little_off_is_refused_in_whatever_case_it_is(name, factor, capsys):
+    check = getattr(checks, f"check_{name}")
+    calls = []
+    check(lambda *case: calls.append(1) or RIGHT[name](*case))
+    assert len(calls) >= 2
+    for off in range(len(calls)):
+        calls.clear()
+
+        def nearly(*case, off=off):
+            calls.append(1)
+            right = RIGHT[name](*case)
+            return scaled(right, factor) if len(calls) == off + 1 else right
+
+        if name == "interaction" and off == 1:
+            continue  # there the right answer is 0, whatever it is multiplied by
+        assert check(nearly) is False, (off, capsys.readouterr().out)
+    assert check(lambda *case: scaled(RIGHT[name](*case), 1 + 1e-7)) is True  # rounding is no mistake
 
 
 @pytest.mark.parametrize("name", RIGHT)

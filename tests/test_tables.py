@@ -201,7 +201,13 @@ def test_margins_take_each_cells_own_rival_and_rank():
         "t": {"fedecouple": 0.6, "fedrep": 0.2, "fedper": 0.5},
     }
     rows = [
-        {"dataset": "d", "partition": partition, "method": method, "seed": seed, "personal": value + seed**2 * value / 100}
+        {
+            "dataset": "d",
+            "partition": partition,
+            "method": method,
+            "seed": seed,
+            "personal": value * (1 + seed**2 / 100),
+        }
         for partition, of_cell in cells.items()
         for method, value in of_cell.items()
         for seed in (0, 1, 2)

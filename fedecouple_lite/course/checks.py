@@ -15,7 +15,7 @@ from scipy.stats import norm, t
 from torch import Tensor
 
 from .. import losses
-from ..partition import unevenness
+from ..partition import dirichlet, unevenness
 from ..studies.convergence import bound
 from ..tensors import Tensors, weighted_mean
 
@@ -108,7 +108,9 @@ def _same(a: Any, b: Any) -> bool:
     b = _as_tensor(b)
     if a is None or b is None or a.shape != b.shape:
         return False
-    return torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
+    largest = float(b.abs().max()) if b.numel() else 0.0
+    rounding = 1e-6 * min(1.0, largest) or 1e-6  # small numbers must not pass for each other
+    return torch.allclose(a, b, rtol=1e-4, atol=rounding, equal_nan=True)
 
 
 def _as_tensor(value: Any) -> Tensor | None:
@@ -154,8 +156,13 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
     """yours(labels (n,), clients, alpha, rng) -> a list of index arrays: Dirichlet label skew."""
     labels = np.arange(2000) % 10
     clients = 20
+    alphas = (0.1, 1.0, 100.0)
 
-    def label_skew(alpha: float) -> float:
+    def label_skew(parts: list[np.ndarray]) -> float:
+        counts = np.stack([np.bincount(labels[part], minlength=10) for part in parts])  # (N, C)
+        return unevenness(counts)["label_skew"]
+
+    def skew_of_yours(alpha: float) -> float:
         """Of your division, once it is one: everybody has a part, and every image is in exactly one."""
         result = _result_of(yours, labels, clients, alpha, np.random.default_rng(0))
         parts = _index_arrays(result, clients, len(labels))
@@ -165,19 +172,20 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
             raise Wrong("some image goes to more than one client.")
         if missing > 0:
             raise Wrong(f"{missing} of {len(labels)} images go to nobody. Look at the last cut point.")
-        counts = np.stack([np.bincount(labels[part], minlength=10) for part in parts])  # (N, C)
-        return unevenness(counts)["label_skew"]
+        return label_skew(parts)
 
     def examine() -> None:
-        strong = label_skew(0.1)
-        middle = label_skew(1.0)
-        weak = label_skew(100.0)
-        if not strong > middle > weak:
+        skews = [skew_of_yours(alpha) for alpha in alphas]
+        if not skews[0] > skews[1] > skews[2]:
             raise Wrong("the skew does not fall as alpha grows. Is alpha passed to the Dirichlet draw of every class?")
-        if weak > 0.2 or strong < 0.5:
-            raise Wrong(
-                "alpha = 100 should be nearly even and alpha = 0.1 very uneven. One draw over clients per class?"
-            )
+        for alpha, skew in zip(alphas, skews, strict=True):
+            usual = [label_skew(dirichlet(labels, clients, np.random.default_rng(s), alpha=alpha)) for s in range(20)]
+            far = abs(skew - np.mean(usual)) > 5 * np.std(usual)  # no draw of the right law is so far from the others
+            if far:
+                raise Wrong(
+                    f"with alpha = {alpha:g} the label skew is {skew:.2f}; it should be about {np.mean(usual):.2f}. Is "
+                    "there one draw over the clients for each class, with this alpha for all of them?"
+                )
 
     return _verdict("partition", examine)
 
