@@ -3,10 +3,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from fedecouple_lite import make, rounds
 from fedecouple_lite.course import plots
-from fedecouple_lite.metrics import feature_scores, over_clients
+from fedecouple_lite.metrics import feature_scores
+from fedecouple_lite.partition import unevenness
 from fedecouple_lite.studies.features import embed, feature_space
 
 
@@ -134,16 +136,217 @@ def test_distillation_bars_refuse_what_would_be_drawn_as_nothing(values, message
         plots.distillation_bars(logits, logits, **{"y": 0, **values})
 
 
-def test_feature_scores_are_best_for_separate_classes_and_refuse_too_little():
-    y = np.repeat([0, 1], 20)
-    noise = np.random.default_rng(0).normal(size=(40, 3))
-    apart, mixed = feature_scores(noise + 50 * y[:, None], y), feature_scores(noise, y)
-    assert apart["knn"] == 1.0 and apart["silhouette"] > 0.9 > mixed["silhouette"]
-    with pytest.raises(ValueError, match="labels"):
-        feature_scores(noise, y * 0)
+# --- Every line, bar, star and printed number is paired with its data and its name ---
 
 
-def test_over_clients_by_hand_and_without_clients_that_cannot_be_tested():
-    figures = over_clients([0.5, float("nan"), 1.0])
-    assert figures["personal"] == 0.75 and figures["percentile10"] == pytest.approx(0.55)
-    assert np.isnan(over_clients([float("nan")])["personal"])
+def of_colour(things, colour):
+    """Those drawn in this colour."""
+    return [thing for thing in things if to_hex(colour_of(thing)) == colour.lower()]
+
+
+def colour_of(thing):
+    if hasattr(thing, "get_facecolor"):
+        colour = thing.get_facecolor()
+        return colour[0] if np.ndim(colour) == 2 else colour
+    return thing.get_color()
+
+
+THREE = [
+    result("A", 0, [0.2, 0.4, 0.1]),
+    result("B", 0, [0.5, 0.6, 0.9]),
+    result("C", 0, [0.7, 0.1, 0.5]),
+    result("A", 1, [0.4, 0.8, 0.3]),
+    result("B", 1, [0.5, 0.8, 0.7]),
+    result("C", 1, [0.9, 0.1, 0.5]),
+]
+MEANS = {"A": [30, 60, 20], "B": [50, 70, 80], "C": [80, 10, 50]}
+SPREADS = {"A": [14.142136, 28.284271, 14.142136], "B": [0, 14.142136, 14.142136], "C": [14.142136, 0, 0]}
+
+
+def test_every_curve_has_its_own_name_colour_and_band():
+    (ax,) = plots.curves(THREE).axes
+    names = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}
+    assert list(ax.lines[0].get_xdata()) == [1, 2, 3]
+    for label, mean in MEANS.items():
+        (line,) = of_colour(ax.lines, names[label])
+        assert line.get_ydata() == pytest.approx(mean)
+        (band,) = of_colour(ax.collections, names[label])
+        corners = band.get_paths()[0].vertices
+        for t, (middle, spread) in enumerate(zip(mean, SPREADS[label], strict=True), start=1):
+            heights = corners[np.isclose(corners[:, 0], t), 1]
+            assert heights.max() == pytest.approx(middle + spread) and heights.min() == pytest.approx(middle - spread)
+    ends = [text.get_text() for text in sorted(ax.texts, key=lambda text: -text.xy[1])]
+    assert ends == ["B", "C", "A"]  # from the top down, as the lines end
+
+
+def test_names_of_lines_that_end_together_do_not_overlap():
+    together = [result(name, 0, [0.1, 0.5 + i / 1000]) for i, name in enumerate("ABC")]
+    (ax,) = plots.curves(together).axes
+    heights = sorted(text.xy[1] for text in ax.texts)
+    bottom, top = ax.get_ylim()
+    assert min(np.diff(heights)) > (top - bottom) / 25
+
+
+def test_every_small_multiple_shows_its_own_curve_before_the_others():
+    fig = plots.multiples(THREE, columns=2)
+    assert [ax.get_visible() for ax in fig.axes] == [True, True, True, False]
+    for ax, (label, mean) in zip(fig.axes, MEANS.items(), strict=False):
+        assert ax.get_title() == f"{label}\n{mean[-1]:.1f} %"
+        (own,) = of_colour(ax.lines, plots.COLOURS[0])
+        assert own.get_ydata() == pytest.approx(mean)
+        grey = [list(line.get_ydata()) for line in ax.lines if line is not own]
+        assert np.allclose(grey, list(MEANS.values()))
+    assert fig.get_supylabel() == "personal accuracy, trained (%)" and fig.get_supxlabel() == "round"
+
+
+def test_every_method_of_a_dot_plot_has_its_own_seeds_mean_and_interval():
+    values = {"A": (0.1, 0.2, 0.6), "B": (0.5, 0.7, 0.6), "C": (0.4, 0.4, 0.4)}
+    rows = [{"method": m, "seed": i, "personal": v} for m, of_m in values.items() for i, v in enumerate(of_m)]
+    (ax,) = plots.dots(pd.DataFrame(rows)).axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["A", "C", "B"]  # the best on top
+    for i, method in enumerate(("A", "C", "B")):
+        percent = 100 * np.array(values[method])
+        dots = [line for line in ax.lines if line.get_marker() == "o" and line.get_ydata()[0] == i]
+        assert sorted(dots[0].get_xdata()) == pytest.approx(sorted(percent)) and len(dots) == 1
+        diamonds = [line for line in ax.lines if line.get_marker() == "D" and line.get_ydata()[0] == i]
+        assert diamonds[0].get_xdata() == pytest.approx([percent.mean()])
+        low, high = ax.containers[i][2][0].get_segments()[0][:, 0]
+        half = 4.302653 * percent.std(ddof=1) / 3**0.5  # t(0.975, 2)
+        assert (low, high) == (pytest.approx(percent.mean() - half), pytest.approx(percent.mean() + half))
+
+
+def test_every_clients_bars_are_its_own_in_every_methods_colour():
+    runs = [
+        {"label": label, "seed": 3, "records": [{"accuracies": [0, 0, 0]}, {"accuracies": accuracies}]}
+        for label, accuracies in (("A", [0.9, 0.3, 0.5]), ("B", [0.2, 0.4, 0.7]))
+    ]
+    fig = plots.client_bars(runs, seed=3)
+    (ax,) = fig.axes
+    order = [int(text.get_text()) for text in ax.get_xticklabels()]
+    assert order == [1, 2, 0]  # as the first method's rise
+    legend = fig.legends[0]
+    handles = {text.get_text(): handle for text, handle in zip(legend.texts, legend.legend_handles, strict=True)}
+    for run in runs:
+        bars = of_colour(ax.patches, to_hex(handles[run["label"]].get_facecolor()))
+        for bar in bars:
+            client = order[round(bar.get_x() + bar.get_width() / 2)]
+            assert bar.get_height() == pytest.approx(100 * run["records"][-1]["accuracies"][client])
+        assert len(bars) == 3
+    assert ax.get_xlabel() == "client, sorted by A" and ax.get_ylabel() == "personal accuracy, trained (%)"
+
+
+def test_the_bars_of_progress_are_the_clients_accuracies_in_order(net, federation):
+    *_, state = rounds(make("fedavg", epochs=1), net, federation, rounds=2)
+    left, middle, right = plots.progress(state, [0.3, 0.2]).axes
+    heights = [bar.get_height() for bar in middle.patches]
+    assert heights == pytest.approx(sorted(100 * a for a in state.records[-1]["accuracies"]))
+    assert list(right.lines[0].get_xdata()) == [1, 2] and right.get_ylabel() == "drift of the extractors"
+    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    assert left.lines[labels.index("global accuracy")].get_ydata() == pytest.approx(
+        [100 * record["global"] for record in state.records]
+    )
+
+
+def test_the_label_map_names_its_axes_and_says_how_uneven_it_is(federation):
+    (ax,) = plots.label_map(federation).axes
+    skew = unevenness(federation.label_counts())
+    assert ax.get_title() == f"label skew {skew['label_skew']:.2f}, size skew {skew['size_skew']:.2f}"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("client", "class")
+    assert [text.get_text() for text in ax.get_yticklabels()] == [str(c) for c in range(10)]
+
+
+def test_every_word_of_the_travel_table_stands_in_its_methods_row_and_its_parts_column():
+    where = {"A": {"extractor": "travels", "anchors": "stays"}, "B": {"extractor": "stays", "classifier": "travels"}}
+    (ax,) = plots.travel_table(where).axes
+    columns = [text.get_text() for text in ax.get_xticklabels()]
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    assert rows == ["A", "B"]
+    colours = {"travels": plots.COLOURS[1], "stays": plots.COLOURS[5], "": "#ffffff"}
+    for text in ax.texts:
+        column, row = text.get_position()
+        word = where[rows[row]].get(columns[column], "")
+        assert text.get_text() == word
+        (cell,) = [box for box in ax.patches if box.get_xy() == (column - 0.5, row - 0.5)]
+        assert to_hex(cell.get_facecolor()) == colours[word].lower()
+
+
+def test_the_bars_and_the_sum_of_distillation_by_hand():
+    student = torch.tensor([1.0, -0.5, 2.0, 0.3])
+    teacher = torch.tensor([0.2, 1.5, -1.0, 0.9])
+    (ax,) = plots.distillation_bars(student, teacher, 1, temperature=2.0, lam=1.5).axes
+    softened = {}
+    for name, logits in (("teacher (global classifier)", teacher), ("student (personal classifier)", student)):
+        powers = np.exp(logits.numpy() / 2)
+        softened[name] = powers / powers.sum()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    for i, name in enumerate(labels):
+        bars = ax.patches[4 * i : 4 * i + 4]
+        assert [bar.get_height() for bar in bars] == pytest.approx(list(softened[name]), abs=1e-6)
+        assert {to_hex(bar.get_facecolor()) for bar in bars} == {plots.COLOURS[i].lower()}
+    assert set(labels) == set(softened)
+    p, q = softened["teacher (global classifier)"], softened["student (personal classifier)"]
+    ce = np.log(np.exp(student.numpy()).sum()) - student[1].item()
+    weight = np.exp(1.5) / np.exp(teacher.numpy()).sum()
+    kl = 4 * (p * np.log(p / q)).sum()
+    words = f"ce {ce:.2f} + lam 1.5 x weight {weight:.2f} x T² KL {kl:.2f} = {ce + 1.5 * weight * kl:.2f}"
+    assert ax.get_title() == words
+    assert ax.get_xlabel() == "class (true: 1)" and ax.get_ylabel() == "probability at T = 2"
+
+
+def test_every_rate_has_its_own_name_and_bounds_are_dashed():
+    curves = {"one": np.array([4.0, 2.0, -1.0]), "two": np.array([3.0, np.nan, 1.0])}
+    bounds = {"bound": np.array([9.0, 8.0, 7.0])}
+    (ax,) = plots.rates(curves, bounds).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    for name, values in (curves | bounds).items():
+        drawn = lines[name].get_ydata()
+        shown = np.isfinite(values) & (values > 0)
+        assert drawn[shown] == pytest.approx(values[shown]) and np.isnan(drawn[~shown]).all()
+        assert list(lines[name].get_xdata()) == [1, 2, 3]
+        assert lines[name].get_linestyle() == ("--" if name in bounds else "-")
+    assert len({line.get_color() for line in ax.lines}) == 3
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_features_and_stars_are_drawn_where_they_are_in_their_classes_colours():
+    """Features of two coordinates, which PCA only turns and shifts: distances stay."""
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 2, 2, 0, 2, 0])
+    panels = {"before": rng.normal(size=(6, 2)), "after": rng.normal(size=(6, 2))}
+    anchors, anchor_labels = rng.normal(size=(2, 2)), np.array([0, 2])
+    fig = plots.around_anchors(panels, labels, anchors, anchor_labels, ["zero", "one", "two"], "words")
+    assert [ax.get_title() for ax in fig.axes] == list(panels) and fig.get_supxlabel() == "words"
+    for ax, points in zip(fig.axes, panels.values(), strict=True):
+        drawn = {}
+        for c in (0, 2):
+            (cloud, star) = of_colour(ax.collections, plots.COLOURS[c])
+            assert len(star.get_offsets()) == 1 and len(cloud.get_offsets()) == 3
+            drawn[c] = (np.array(cloud.get_offsets()), np.array(star.get_offsets())[0])
+        for i, c in enumerate(anchor_labels):
+            cloud, star = drawn[c]
+            by_hand = np.linalg.norm(points[labels == c] - anchors[i], axis=1)
+            assert np.linalg.norm(cloud - star, axis=1) == pytest.approx(by_hand)
+        named = {text.get_text(): np.array(text.xy) for text in ax.texts}
+        assert named.keys() == {"zero", "two"}
+        assert named["two"] == pytest.approx(drawn[2][1]) and named["zero"] == pytest.approx(drawn[0][1])
+
+
+def test_a_feature_map_pairs_titles_scores_colours_and_markers_with_its_spaces(net, federation):
+    spaces = {
+        "start": feature_space(net, net.init(0), federation),
+        "other": feature_space(net, net.init(5), federation),
+    }
+    fig = plots.feature_map(spaces, "pca")
+    for ax, (title, space) in zip(fig.axes, spaces.items(), strict=True):
+        scores = feature_scores(space["features"], space["labels"])
+        knn = f"kNN accuracy {100 * scores['knn']:.0f} %"
+        assert ax.get_title() == f"{title}\nsilhouette {scores['silhouette']:.2f}, {knn}"
+        for c in np.unique(space["labels"]):
+            clouds = of_colour(ax.collections, plots.COLOURS[c])
+            stars = [cloud for cloud in clouds if cloud.get_sizes()[0] == 80]
+            points = [cloud for cloud in clouds if cloud.get_sizes()[0] == 9]
+            assert sum(len(cloud.get_offsets()) for cloud in points) == (space["labels"] == c).sum()
+            assert sum(len(cloud.get_offsets()) for cloud in stars) == (space["anchor_labels"] == c).sum()
+            assert len(points) == len(np.unique(space["clients"][space["labels"] == c]))  # a marker for each client
+        assert {text.get_text() for text in ax.texts} == {str(c) for c in np.unique(space["labels"])}
+    assert fig.get_supxlabel().startswith("PCA of features")
