@@ -1,0 +1,147 @@
+"""What holds where nobody says anything: every default, range and value to try, as README, course and papers state it."""
+
+from dataclasses import fields
+from math import inf
+
+import pytest
+
+from fedecouple_lite import METHODS, make
+from fedecouple_lite.hyper import allowed, check_hypers, hypers
+from fedecouple_lite.partition import OPTIONS
+from fedecouple_lite.studies.ablation import PARTS
+from fedecouple_lite.studies.benchmark import PRESETS
+from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Setting
+
+# name: (default, lowest, highest, values to try, words to choose from)
+OF_ALL = {
+    "lr": (0.1, 0, inf, (0.02, 0.05, 0.1, 0.2), ()),
+    "epochs": (5, 0, inf, (), ()),
+    "batch_size": (32, 1, inf, (), ()),
+    "momentum": (0.5, 0, 1, (), ()),
+    "weight_decay": (0.0005, 0, inf, (), ()),
+}
+CLASSIFIER = {
+    "classifier_epochs": (1, 0, inf, (1, 5), ()),
+    "classifier_lr": (None, 0, inf, (None, 0.05, 0.2), ()),
+}
+OWN = {
+    "fedavg_ft": {
+        "fine_tune_epochs": (5, 0, inf, (1, 5, 10), ()),
+        "fine_tune_lr": (None, 0, inf, (None, 0.01, 0.03), ()),
+    },
+    "fedprox": {"mu": (0.01, 0, inf, (0.001, 0.01, 0.1), ())},
+    "ditto": {"lam": (1.0, 0, inf, (0.1, 0.3, 1.0), ())},
+    "fedrep": CLASSIFIER | {"classifier_epochs": (1, 0, inf, (1, 5, 10), ())},
+    "fedbabu": {
+        "fine_tune_epochs": (5, 0, inf, (1, 5, 10), ()),
+        "fine_tune_lr": (0.01, 0, inf, (0.003, 0.01, 0.03), ()),
+    },
+    "fedpac": CLASSIFIER | {"lam": (1.0, 0, inf, (0.1, 1.0, 3.0), ())},
+    "fedecouple": CLASSIFIER
+    | {
+        "mu": (1.0, 0, inf, (0.1, 0.3, 1.0), ()),
+        "lam": (3.0, 0, inf, (1.0, 3.0), ()),
+        "weighting": ("dynamic", 0, inf, (), ("dynamic", "constant")),
+        "temperature": (1.0, 0.01, inf, (), ()),
+        "global_loss": (1.0, 0, inf, (), ()),
+        "coupling": ("alternate", 0, inf, (), ("alternate", "joint", "phases")),
+        "aggregation": ("size", 0, inf, (), ("size", "similarity")),
+    },
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_hyper_parameters(name):
+    found = {}
+    for known, field in hypers(METHODS[name]).items():
+        about = field.metadata
+        found[known] = (field.default, about["low"], about["high"], about["tries"], about["choices"])
+    assert found == OF_ALL | OWN.get(name, {})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_ends_of_a_range_are_allowed_and_nothing_beyond_them(name):
+    for known, (default, low, high, _, choices) in (OF_ALL | OWN.get(name, {})).items():
+        field = hypers(METHODS[name])[known]
+        if choices:
+            assert allowed(field) == f"one of {', '.join(choices)}"
+            assert all(getattr(make(name, **{known: word}), known) == word for word in choices)
+            continue
+        step = 1 if isinstance(default, int) else 1e-6
+        assert getattr(make(name, **{known: low}), known) == low
+        with pytest.raises(ValueError, match=f"{known}=.* must be"):
+            make(name, **{known: low - step})
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        upper = "" if high == inf else f" and <= {high}"
+        assert allowed(field) == f"{kind} >= {low}{upper}" + (", or none" if default is None else "")
+        if high < inf:
+            make(name, **{known: high})
+            with pytest.raises(ValueError, match=f"{known}=.* must be"):
+                make(name, **{known: high + step})
+
+
+def test_numbers_too_large_for_a_tensor_are_refused():
+    assert make("fedprox", mu=3.4e38).mu == 3.4e38
+    for value in (3.5e38, 10**39, inf):
+        with pytest.raises(ValueError, match="mu=.* of FedProx must be a number >= 0"):
+            make("fedprox", mu=value)
+    check_hypers(make("fedprox"))
+
+
+def test_settings():
+    assert {field.name: field.default for field in fields(Setting)} == {
+        "dataset": "digits",
+        "partition": "dirichlet",
+        "alpha": None,
+        "classes_per_client": None,
+        "share": None,
+        "sigma": None,
+        "clients": 20,
+        "test_share": 0.5,
+        "per_client": None,
+        "keep_test": False,
+        "participation": 1.0,
+        "evaluate_on": "test",
+        "rounds": 15,
+        "eval_every": 1,
+        "augment": None,
+        "net": None,
+        "device": "cpu",
+        "backend": "auto",
+    }
+    assert SUMMARY_ROUNDS == 5
+
+
+def test_partitions_options():
+    assert OPTIONS == {
+        "dirichlet": {"alpha": 0.3},
+        "pathological": {"classes_per_client": 2},
+        "mixture": {"share": 0.2},
+        "quantity": {"sigma": 1.0},
+        "iid": {},
+        "feature": {},
+    }
+
+
+def test_presets():
+    skews = ("Dirichlet 0.1", "Dirichlet 0.5", "s = 20 %")
+    found = {}
+    for name, preset in PRESETS.items():
+        of_setting = {f.name: getattr(preset.setting, f.name) for f in fields(Setting)}
+        changed = {key: value for key, value in of_setting.items() if value != getattr(Setting(), key)}
+        about = (preset.datasets, preset.partitions, preset.seeds, preset.trials, preset.rounds_of_a_trial())
+        found[name] = (*about, changed, preset.common)
+        assert preset.methods == tuple(METHODS)
+    sets = ("mnist", "fashion_mnist", "emnist", "cifar10", "cifar100")
+    split = {"test_share": 1 / 3, "keep_test": True}
+    small = {"rounds": 40, "per_client": 90} | split
+    paper = {"rounds": 200, "per_client": 900} | split
+    assert found == {
+        "laptop": (("digits",), skews, 3, 1, 8, {"rounds": 8}, {}),
+        "small": (sets[:2], skews[:1], 3, 3, 10, small, {"epochs": 2, "batch_size": 20}),
+        "paper": (sets, skews, 3, 3, 50, paper, {"epochs": 5, "batch_size": 50}),
+    }
+
+
+def test_what_switches_a_part_of_fedecouple_off():
+    assert PARTS == {"GLF": {"global_loss": 0.0}, "GFA": {"mu": 0.0}, "GPC": {"lam": 0.0}}
