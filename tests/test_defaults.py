@@ -1,4 +1,4 @@
-"""What holds where nobody says anything: every default, range and value to try, as README, course and papers state it."""
+"""What holds where nobody says anything: every default, range and value to try, as README and papers state it."""
 
 from dataclasses import fields
 from math import inf
@@ -83,7 +83,7 @@ def test_both_ends_of_a_range_are_allowed_and_nothing_beyond_them(name):
 def test_numbers_too_large_for_a_tensor_are_refused():
     assert make("fedprox", mu=3.4e38).mu == 3.4e38
     for value in (3.5e38, 10**39, inf):
-        with pytest.raises(ValueError, match="mu=.* of FedProx must be a number >= 0"):
+        with pytest.raises(ValueError, match=r"mu=.* of FedProx must be a number >= 0"):
             make("fedprox", mu=value)
     check_hypers(make("fedprox"))
 

@@ -113,7 +113,7 @@ def test_distillation_shows_the_sum_that_it_explains():
     assert picture.image.value != first and "Error" not in picture.caption.value
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=300):  # only where something hangs: a busy machine is slow
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "took too long"
@@ -172,9 +172,8 @@ def test_the_panel_does_what_python_does(digits):
 def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
     panel = TrainingPanel(digits, clients=10)
     panel.rounds.value = 50
-    began = time.monotonic()
     panel.start()
-    assert time.monotonic() - began < 2  # start returns at once: the work is in a thread
+    assert panel.thread.is_alive() and panel.thread is not threading.current_thread()  # start has returned meanwhile
     wait_until(lambda: panel.state is not None)
     panel.stop()
     assert not panel.thread.is_alive() and panel.state.round < 50
@@ -286,8 +285,7 @@ def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
 def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
     studio = widgets.AblationPanel(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
     studio.run()
-    while studio.bar.value == 0:
-        time.sleep(0.01)
+    wait_until(lambda: studio.bar.value > 0)
     studio.stop()
     studio.thread.join()
     assert "Stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
