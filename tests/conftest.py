@@ -10,7 +10,8 @@ import torch
 from fedecouple_lite import from_arrays, load, net_for, split
 from fedecouple_lite.client import LocalData
 
-torch.set_num_threads(2)
+# Side by side in processes (pytest -n) each has one core; alone a second one shows what threads may break.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def _shared() -> Path | None:
