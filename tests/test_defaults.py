@@ -6,10 +6,14 @@ from math import inf
 import pytest
 
 from fedecouple_lite import METHODS, make
+from fedecouple_lite.augment import PAD
+from fedecouple_lite.client import CHUNK
+from fedecouple_lite.engine import BACKENDS, MAX_STACK
+from fedecouple_lite.files import ROOM
 from fedecouple_lite.hyper import allowed, check_hypers, hypers
 from fedecouple_lite.partition import OPTIONS
 from fedecouple_lite.studies.ablation import PARTS
-from fedecouple_lite.studies.benchmark import PRESETS
+from fedecouple_lite.studies.benchmark import BASELINES, PARTITION_SETTINGS, PRESETS, SMALLEST_LR
 from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Setting
 
 # name: (default, lowest, highest, values to try, words to choose from)
@@ -145,3 +149,15 @@ def test_presets():
 
 def test_what_switches_a_part_of_fedecouple_off():
     assert PARTS == {"GLF": {"global_loss": 0.0}, "GFA": {"mu": 0.0}, "GPC": {"lam": 0.0}}
+
+
+def test_constants_of_the_engine_and_the_studies():
+    assert MAX_STACK == {"cpu": 10, "cuda": 128} and BACKENDS == ("auto", "loop", "threads", "vmap")
+    assert CHUNK == 1000 and ROOM == 2**20 and SMALLEST_LR == 1e-5 and PAD == 4
+    assert PARTITION_SETTINGS == {
+        "Dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1},
+        "Dirichlet 0.5": {"partition": "dirichlet", "alpha": 0.5},
+        "s = 20 %": {"partition": "mixture", "share": 0.2},
+    }
+    nine = ("fedavg", "fedprox", "ditto", "fedper", "lg_fedavg", "fedrep", "fedbabu", "fedrod", "fedpac")
+    assert nine == BASELINES

@@ -5,9 +5,11 @@ import torch
 from helpers import difference, last, same
 from torch import nn
 
-from fedecouple_lite import METHODS, DecoupledNet, make, net_for, rounds, split
+from fedecouple_lite import METHODS, DecoupledNet, client, make, net_for, rounds, split, stacked
 from fedecouple_lite import engine as engine_module
+from fedecouple_lite.client import LocalData
 from fedecouple_lite.engine import backends_for, threads_for
+from fedecouple_lite.stacked import StackOfClients, close
 
 QUICK = {"lr": 0.05, "epochs": 2, "batch_size": 8}
 
@@ -137,3 +139,31 @@ def test_a_frozen_extractor_runs_once_per_round(net, local, monkeypatch):
     monkeypatch.setattr(net, "features", lambda *args: seen.append(len(args[1])) or features(*args))
     client_round(make("fedecouple", classifier_epochs=5, epochs=0), net, net.init(0), net.init(1), local)
     assert seen == [12]
+
+
+def test_features_chunk_by_chunk_are_the_features(net, few, monkeypatch):
+    """25 images in chunks of 7, by one client and by a stack of two."""
+    monkeypatch.setattr(client, "CHUNK", 7)
+    monkeypatch.setattr(stacked, "CHUNK", 7)
+    weights = {name: tensor.double() for name, tensor in net.init(0).items()}
+    x = few.to(dtype=torch.float64).images(torch.arange(25))
+    whole = net.features(weights, x)
+    seen = []
+    features = net.features
+    monkeypatch.setattr(net, "features", lambda *args: seen.append(len(args[1])) or features(*args))
+    assert torch.allclose(client.forward(net.features, weights, x), whole, atol=1e-12) and seen == [7, 7, 7, 4]
+    method = make("fedrep")
+    data = [LocalData(x, few.y[:25], lambda epochs: []), LocalData(x[:9], few.y[:9], lambda epochs: [])]
+    trainer = StackOfClients(method, net, [weights, weights], data)
+    seen.clear()
+    both = trainer.features({name: torch.stack([tensor, tensor]) for name, tensor in weights.items()})
+    assert set(seen) == {3, 1} and len(seen) == 9  # seven images of two clients are three of each
+    assert torch.allclose(both[0], whole, atol=1e-12) and torch.allclose(both[1, :9], whole[:9], atol=1e-12)
+
+
+def test_what_differs_by_more_than_rounding_is_not_close():
+    one = torch.tensor([1.0, -2.0])
+    for dtype, rounding, difference_ in ((torch.float32, 1e-5, 1e-2), (torch.float64, 1e-10, 1e-6)):
+        a = one.to(dtype)
+        assert close(a, a + rounding) and not close(a, a + difference_) and not close(a + difference_, a)
+    assert not close(one, one[:1]) and close(one * float("nan"), one * float("nan"))
