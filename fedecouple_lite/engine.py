@@ -447,6 +447,8 @@ def local_data(
     most = min(method.batch_size, max(1, len(y)))
 
     def batches(epochs: int) -> Iterator[Tensor]:
+        if len(y) == 0:
+            return  # an empty order would be one batch of nothing, and a step of weight decay alone
         for _ in range(epochs):
             order = torch.from_numpy(rng.permutation(len(y)))
             yield from order.split(most)

@@ -241,3 +241,14 @@ def test_the_command_line_prints_the_table_and_refuses_unknown_names(tmp_path):
         assert result.exit_code == 2 and bad[1].split(",")[-1] in result.output and not (tmp_path / "bad").exists()
     twice = call("benchmark", *flags[:6], "--methods", "fedper,fedper", "--out", tmp_path / "twice")
     assert twice.exit_code == 0 and "FedeCouple minus" not in twice.output  # nothing to compare it with
+
+
+def test_the_command_of_a_run_that_diverged_at_first_is_that_of_the_run_that_did_not(tmp_path):
+    """FedAvg with lr 2^20 diverges until it has been halved often enough: row, command and run say the same lr."""
+    preset = replace(TINY, trials=1, seeds=1, common={"lr": 2.0**20, "epochs": 3}, methods=("fedavg",))
+    (row,) = measure(preset, tmp_path).to_dict("records")
+    lr = json.loads(row["hyperparameters"])["lr"]
+    assert lr < 2.0**20 and f"--lr {lr} " in row["command"]
+    assert call(*shlex.split(row["command"])[3:], "--out", tmp_path / "again.json").exit_code == 0
+    (made,) = table([json.loads((tmp_path / "again.json").read_text())]).to_dict("records")
+    assert made["personal"] == row["personal"]

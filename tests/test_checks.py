@@ -376,3 +376,16 @@ def test_a_value_of_a_wrong_kind_or_shape_is_named_with_what_is_wanted(capsys):
 def test_a_right_result_may_run_backwards_in_memory_or_carry_gradients():
     assert checks.check_paired_interval(lambda a, b: np.array(RIGHT["paired_interval"](a, b))[::-1].copy()[::-1])
     assert checks.check_centre_loss(lambda z, y, a: losses.centre_loss(z, y, a.requires_grad_()))
+
+
+def test_a_dictionary_that_lacks_a_name_or_has_one_too_many_is_refused(capsys):
+    assert checks.check_weighted_mean(lambda many, w: {}) is False
+    assert checks.check_split_names(lambda tensors, part: {}) is False
+
+    def without_one(many, weights):
+        mean = tensors.weighted_mean(many, weights)
+        return {"extractor.w": mean["extractor.w"]}
+
+    assert checks.check_weighted_mean(without_one) is False
+    assert checks.check_weighted_mean(lambda m, w: tensors.weighted_mean(m, w) | {"more": torch.zeros(1)}) is False
+    assert capsys.readouterr().out.count("your result is a dictionary with the names") == 4

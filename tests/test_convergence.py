@@ -11,10 +11,13 @@ from torch import nn
 from fedecouple_lite import DecoupledNet, Federation, make
 from fedecouple_lite.engine import State, images_of, rounds
 from fedecouple_lite.losses import cross_entropy
+from fedecouple_lite.phases import Train
 from fedecouple_lite.studies.convergence import (
+    Part,
     Point,
     Problem,
     bound,
+    curvature,
     descend,
     fit_rate,
     gradient_norms,
@@ -465,3 +468,34 @@ def test_each_seeds_slope_is_its_own_and_the_means_is_that_of_the_mean_curve():
     of_mean = [np.mean([3 * k**e for e in exponents]) for k in at]
     assert rate.slope == pytest.approx(np.polyfit(np.log(at), np.log(of_mean), 1)[0])
     assert rate._fields == ("slope", "of_seeds")  # no interval: three seeds do not know one
+
+
+def test_curvature_is_the_size_of_the_largest_eigenvalue_whatever_its_sign(net):
+    """x^2 / 2 - 3 y^2 / 2, and the other way round: 3 both times."""
+    for curvatures in ((1.0, -3.0), (-1.0, 3.0)):
+
+        def loss(net, client, download, x, y, curvatures=curvatures):
+            w = client["extractor.w"]
+            return (torch.tensor(curvatures, dtype=torch.float64) * w**2 / 2).sum().expand(len(y))
+
+        part = Part(
+            Train(("extractor.",), (loss,), 1),
+            {"extractor.w": torch.tensor([0.3, 0.4], dtype=torch.float64)}, {}, {}, torch.zeros(2, 1), torch.zeros(2),
+        )  # fmt: skip
+        assert curvature(part, net, steps=60, seed=0) == pytest.approx(3.0)
+
+
+def test_the_objective_of_a_client_that_never_took_part_is_that_of_joining_now(net, three):
+    """FedeCouple's newcomer starts its classifier at the server's; its gradient is taken there."""
+    method = make("fedecouple", classifier_epochs=1, **PLAIN)
+    state = last(rounds(method, net, three, rounds=3, participation=0.4))
+    (stranger,) = sorted(set(range(3)) - state.joined)[:1]
+    classifier, _ = objective(method, net, three, state, stranger)
+    for name in ("classifier.weight", "classifier.bias"):
+        assert torch.equal(classifier.weights[name], state.server[name])
+    of_server = flat(pick(state.server, CLASSIFIER))
+    far = 0.0
+    for k, share in enumerate((10 / 80, 20 / 80, 50 / 80)):
+        if k in state.joined:
+            far += share * float((flat(pick(state.clients[k], CLASSIFIER)) - of_server).square().sum())
+    assert gradient_norms(method, net, three, state)["distance"] == pytest.approx(far)

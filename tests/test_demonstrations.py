@@ -11,7 +11,7 @@ from fedecouple_lite.__main__ import app
 from fedecouple_lite.course import demonstrations
 from fedecouple_lite.engine import images_of
 from fedecouple_lite.partition import Federation
-from fedecouple_lite.studies.convergence import random_problem
+from fedecouple_lite.studies.convergence import descend, random_problem
 
 
 def test_travel_map_shows_where_the_tensors_of_each_method_go():
@@ -104,3 +104,16 @@ def test_demo_with_a_umap_that_cannot_be_loaded_draws_a_pca(monkeypatch, tmp_pat
     assert result.exit_code == 0, result.output
     assert "numba does not fit" in result.output and "features.png is a PCA" in result.output
     assert (tmp_path / "features.png").stat().st_size > 10_000
+
+
+def test_the_terms_of_a_descent_are_averages_over_its_rounds():
+    problem = random_problem(2, lam=0.7, global_loss=0.3)
+    rounds, local_steps, step = 25, 3, 0.8
+    average, terms = demonstrations.measure_descent(problem, step, local_steps, rounds)
+    lr = step / 4 / problem.smoothness / local_steps
+    run = descend(problem, lr, local_steps, rounds)
+    for t in (1, 7, 25):
+        assert average[t - 1] == pytest.approx(np.mean(run.measured[:t]))
+        context = 2.5 * (np.mean(run.bias[:t]) + np.mean(run.change[:t]) / (lr * local_steps))
+        assert terms["context"][t - 1] == pytest.approx(context)
+        assert terms["start"][t - 1] == pytest.approx(2.5 * run.gap / (lr * local_steps * t))

@@ -10,8 +10,9 @@ from torch import nn
 from fedecouple_lite import METHODS, DecoupledNet, Federation, from_arrays, make, net_for, rounds, split
 from fedecouple_lite.client import LocalData, Stopped, client_round, sgd
 from fedecouple_lite.engine import Pool, start, train_stack
+from fedecouple_lite.losses import class_means
 from fedecouple_lite.methods import FedAvg
-from fedecouple_lite.phases import Train
+from fedecouple_lite.phases import Derive, Train
 
 QUICK = {"lr": 0.1, "epochs": 2, "batch_size": 8}
 
@@ -362,3 +363,40 @@ def test_a_run_that_is_given_up_ends_at_the_next_step(net, federation, clients):
     with pytest.raises(Stopped):
         train_stack(method, federation, state, 0, None, stop, net, list(range(clients)))
     assert len(steps) < 12
+
+
+@pytest.mark.parametrize("name", ["fedavg_ft", "fedbabu"])
+def test_a_client_without_training_images_predicts_with_what_it_receives(net, federation, name):
+    """It has nothing to tune on: no step is taken, not even of weight decay, and none is counted."""
+    method = make(name, **QUICK | {"weight_decay": 0.5}, fine_tune_epochs=3)
+    state = last(rounds(method, net, emptied(federation, 2), rounds=2))
+    record = state.records[-1]
+    index = federation.test[2]
+    x, y = federation.data.images(index), federation.data.y[index]
+    model = {**net.init(0), **state.server}
+    assert record["accuracies"][2] == pytest.approx((net.logits(model, x).argmax(1) == y).float().mean().item())
+    assert record["predict_steps"] == sum(3 * -(-len(federation.train[k]) // 8) for k in (0, 1, 3))
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_features_are_computed_anew_after_a_part_of_the_extractor_has_moved(net, federation, backend):
+    """One phase moves the last layer of the extractor alone; the anchors taken then are of the moved one."""
+
+    @dataclass(frozen=True)
+    class Halves(FedAvg):
+        def phases(self):
+            return (Derive(self.before), Train(("extractor.7.",), (self.loss,), 1), Derive(self.after))
+
+        def before(self, net, z, y, valid):
+            return {"means.before": class_means(z, y, net.classes, valid)[0]}
+
+        def after(self, net, z, y, valid):
+            return {"means.after": class_means(z, y, net.classes, valid)[0]}
+
+    state = last(rounds(Halves(**QUICK), net, federation, rounds=1, backend=backend))
+    for client, index in zip(state.clients, federation.train, strict=True):
+        x, y = federation.data.images(index), federation.data.y[index]
+        for weights, name in ((net.init(0), "means.before"), (client, "means.after")):
+            means, _ = class_means(net.features(weights, x), y, 10)
+            assert torch.allclose(client[name], means, atol=1e-5)
+        assert not torch.allclose(client["means.before"], client["means.after"], atol=1e-3)

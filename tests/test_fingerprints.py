@@ -31,8 +31,8 @@ UNUSED = 7
 def inner(losses):
     return losses * SCALE
 
-def helper(losses, power=2):
-    return inner(losses) ** power
+def helper(losses, power=2, *, more=29):
+    return inner(losses) ** power + more
 
 def of_weight(weight):
     def scaled(self, losses):
@@ -115,6 +115,7 @@ EDITS = {
     "a hook's constant": ("losses + self.rate", "losses - self.rate"),
     "a helper": ("inner(losses) ** power", "inner(losses) ** (power + 1)"),
     "a helper's default": ("power=2", "power=4"),
+    "a keyword's default": ("more=29", "more=30"),
     "a helper's helper": ("losses * SCALE", "losses / SCALE"),
     "a number": ("SCALE = 1.5", "SCALE = 2.5"),
     "a number inside a comprehension": ("SCALE_INSIDE = 23", "SCALE_INSIDE = 24"),

@@ -207,3 +207,11 @@ def test_a_hyper_parameter_outside_its_range_is_named_with_its_range(name, value
 def test_hyper_parameters_from_the_command_line_are_converted():
     method = make("fedecouple", mu="0.5", epochs="3", coupling="joint")
     assert (method.mu, method.epochs, method.coupling) == (0.5, 3, "joint")
+
+
+def test_similarity_is_the_mean_cosine_and_then_at_least_zero():
+    """Cosines 1/root 2, 0 and -1/root 2: the middle one agrees with one and disagrees with the other."""
+    server = {"extractor.w": torch.tensor([5.0, 5.0])}
+    moves = {3: (2.0, 0.0), 4: (1.0, 1.0), 9: (0.0, -3.0)}
+    uploads = {k: {"extractor.w": server["extractor.w"] + torch.tensor(move)} for k, move in moves.items()}
+    assert similarity_weights(server, uploads) == pytest.approx([8**-0.5, 0.0, 0.0], abs=1e-6)

@@ -5,6 +5,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from fedecouple_lite import DecoupledNet, make, net_for, rounds, split
+from fedecouple_lite.models import alike
 
 
 @pytest.mark.parametrize(
@@ -182,3 +183,27 @@ def test_nets_that_do_not_fit_are_refused():
         net_for((3, 48, 48), 10)
     with pytest.raises(ValueError, match="net='cnn99' is unknown"):
         net_for((1, 8, 8), 10, "cnn99")
+
+
+def test_weights_are_drawn_in_float32_whatever_they_then_are():
+    """A run in float64 starts where the one in float32 does."""
+    net = net_for((1, 8, 8), 10)
+    single, double = net.init(7), net.init(7, torch.float64)
+    assert all(double[name].dtype == torch.float64 for name in double)
+    assert all(torch.equal(double[name], single[name].double()) for name in single)
+
+
+def test_outputs_that_differ_by_a_hundredth_are_not_alike():
+    one = torch.tensor([[1.0, -3.0], [0.0, 2.0]])
+    assert alike(one * (1 + 1e-5), one) and not alike(one * 1.01, one) and not alike(one + 0.01, one)
+    assert not alike(one[:1], one) and alike(one[:0], one[:0]) and not alike(one * 0 + 1e-3, one * 0)
+
+
+def test_a_layer_that_depends_on_its_batch_by_a_hundredth_is_refused():
+    class Slightly(nn.Module):
+        def forward(self, x):
+            return x + 0.01 * x.mean(0)
+
+    extractor = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Slightly())
+    with pytest.raises(ValueError, match=r"extractor.2 \(Slightly\).* with the other images of its batch"):
+        DecoupledNet(extractor, nn.Linear(8, 3), (1, 8, 8))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedecouple_lite import PARTITIONS, from_arrays, load, split, unevenness
-from fedecouple_lite.partition import dirichlet_shares, split_by_class, split_in_proportion
+from fedecouple_lite.partition import dirichlet_shares, split_by_class, split_in_proportion, train_test_split_by_class
 
 DIGITS = load("digits")
 
@@ -391,3 +391,21 @@ def test_unevenness_is_zero_only_for_even_divisions_and_each_figure_is_its_own()
     assert figures["classes_per_client"] == pytest.approx(5 / 3)
     assert figures["size_skew"] == pytest.approx((80 / 9) / 40)
     assert unevenness(np.array([[4, 4], [4, 4]])) == {"label_skew": 0, "classes_per_client": 2, "size_skew": 0}
+
+
+def test_what_one_client_cannot_spare_the_next_does_not_owe():
+    """Client 0 has one image of each class, all to train on; client 1 has twenty of one, half of them to test on."""
+    data = labelled([*range(10), *[3] * 20, *[5] * 8])
+    parts = [np.arange(10), np.arange(10, 30), np.arange(30, 38)]
+    train, test = train_test_split_by_class(data, parts, 0.5)
+    assert [len(index) for index in train] == [10, 10, 4] and [len(index) for index in test] == [0, 10, 4]
+
+
+@pytest.mark.parametrize(("name", "value"), [("share", 0.0), ("share", 1.0)])
+def test_an_option_of_zero_is_one(name, value):
+    """Setting and `split` agree, and zero is not the default."""
+    from fedecouple_lite.studies.experiment import Setting
+
+    f = Setting(partition="mixture", clients=6, share=value).federation(0)
+    assert f.digest == split(DIGITS, 6, "mixture", 0, share=value).digest
+    assert f.digest != split(DIGITS, 6, "mixture", 0).digest

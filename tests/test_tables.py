@@ -216,3 +216,8 @@ def test_margins_take_each_cells_own_rival_and_rank():
     assert leads["rival"].to_dict() == {"s": "fedrep", "t": "fedper"}
     assert leads["points"].to_dict() == pytest.approx({"s": -10 * (1 + 5 / 300), "t": 10 * (1 + 5 / 300)})
     assert leads["rank"].to_dict() == {"s": 2, "t": 1}
+
+
+def test_the_rank_is_among_all_and_the_rival_among_those_asked_for():
+    leads = margins(made_up().replace({"fedecouple": "fedavg_ft", "fedavg_ft": "fedecouple"}), BASELINES)
+    assert leads["rival"].item() == "fedper" and leads["rank"].item() == 2 and leads["points"].item() > 0

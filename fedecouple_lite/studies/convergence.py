@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..client import Trained, forward, run_phases, trainable
-from ..engine import State, images_of
+from ..engine import State, client_of, images_of
 from ..methods import FedAvg
 from ..models import DecoupledNet
 from ..partition import Federation
@@ -83,9 +83,10 @@ class Recorder:
 
 def objective(method: FedAvg, net: DecoupledNet, federation: Federation, state: State, k: int) -> list[Part]:
     """Client k's own objective at `state`, phase by phase, on all its training images: nothing is trained, so every
-    gradient is taken at the same point, the one that the next round starts from."""
+    gradient is taken at the same point, the one that the next round starts from (for a client that has never taken part,
+    what it would then join with)."""
     download = method.send(state.server, k)
-    client = method.receive(state.clients[k], download)
+    client = method.receive(client_of(method, state, k, download), download)
     x, y = images_of(federation, federation.train[k])
     recorder = Recorder(net, download, x, y)
     run_phases(method.phases(), client, recorder)
@@ -116,7 +117,7 @@ def gradient_norms(method: FedAvg, net: DecoupledNet, federation: Federation, st
             norms["dissimilarity"] += mean_of_norms - norm_of_mean
         else:
             norms[part] += mean_of_norms
-    norms["distance"] = distance_of_classifiers(state, shares)
+    norms["distance"] = distance_of_classifiers(method, state, shares)
     return norms
 
 
@@ -133,17 +134,18 @@ def whole_gradient(method: FedAvg, net: DecoupledNet, federation: Federation, st
 def shared_names(method: FedAvg, state: State) -> set[str]:
     """The names of the tensors that a client takes over from its download as they are: those that are averaged."""
     download = method.send(state.server, 0)
-    received = method.receive(state.clients[0], download)
+    received = method.receive(client_of(method, state, 0, download), download)
     return {name for name in received if name in download and received[name] is download[name]}
 
 
-def distance_of_classifiers(state: State, shares: np.ndarray) -> float:
+def distance_of_classifiers(method: FedAvg, state: State, shares: np.ndarray) -> float:
     """sum_i p_i ||phi_i - phi||^2 between the clients' classifiers and the server's; NaN where it has none."""
     if not any(name.startswith(CLASSIFIER) for name in state.server):
         return float("nan")
     of_server = pick(state.server, CLASSIFIER)
     distances = []
-    for client in state.clients:
+    for k in range(len(state.clients)):
+        client = client_of(method, state, k, method.send(state.server, k))
         distances.append(sum(squared_norm(client[name] - tensor) for name, tensor in of_server.items()))
     return float(shares @ distances)
 
