@@ -53,23 +53,18 @@ def test_one_published_number_is_reproduced(tmp_path):
     assert table([result])["personal"][0] == pytest.approx(row["personal"], abs=0.02)
 
 
-TABLES = ("ablations.csv", "benchmark/laptop.csv")
-# Which words of the README say that a table is older than today's rules.
-CAVEATS = {
-    "digits.json": "This table was measured with version 0.1",
-    "benchmark/small.json": "40 rounds; **measured with version 0.1**",
-    "convergence.json": "data/results/convergence.csv); **measured with version 0.1**",
-}
+TABLES = ("digits.csv", "ablations.csv", "benchmark/laptop.csv", "benchmark/small.csv")
 
 
-@pytest.mark.parametrize("name", [*CAVEATS, "ablations.json", "benchmark/laptop.json"])
-def test_the_readme_says_so_exactly_where_a_table_is_of_older_rules(name):
-    """Files of version 0.1 do not name it. A table measured anew leaves CAVEATS, and its words leave the README."""
+@pytest.mark.parametrize("name", [*TABLES, "convergence.csv"])
+def test_every_table_was_measured_by_todays_rules_and_says_how(name):
+    """Versions before 0.3 split, fine-tuned and budgeted otherwise."""
     root = Path(__file__).resolve().parents[1]
-    about = json.loads((root / "data" / "results" / name).read_text())
-    is_older = "fedecouple_lite" not in about["versions"]
-    assert is_older == (name in CAVEATS)
-    assert not is_older or " ".join(CAVEATS[name].split()) in " ".join((root / "README.md").read_text().split())
+    about = json.loads((root / "data" / "results" / name).with_suffix(".json").read_text())
+    major, minor, *_ = about["versions"]["fedecouple_lite"].split(".")
+    assert (int(major), int(minor)) >= (0, 3)
+    assert about["command"].split()[0] == "python" and about["versions"]["torch"]
+    assert "measured with version" not in (root / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -83,8 +83,8 @@ class Recorder:
 
 def objective(method: FedAvg, net: DecoupledNet, federation: Federation, state: State, k: int) -> list[Part]:
     """Client k's own objective at `state`, phase by phase, on all its training images: nothing is trained, so every
-    gradient is taken at the same point, the one that the next round starts from (a client that has never taken part: what
-    it would then join with)."""
+    gradient is taken at the same point, the one that the next round starts from. A client that has never taken part is
+    where it would then join."""
     download = method.send(state.server, k)
     client = method.receive(client_of(method, state, k, download), download)
     x, y = images_of(federation, federation.train[k])
