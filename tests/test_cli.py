@@ -389,22 +389,29 @@ def test_help_lists_the_hyper_parameters_of_each_method():
     assert "--temperature" in text and "fedecouple" in text and "--classes-per-client" in text
 
 
+def heed_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sent, code):
     """That a run gives up in the middle of a round is tested where it does: at a client's next step."""
     out = tmp_path / "run.json"
     words = ["--rounds", "100000", "--per-client", "80", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedecouple_lite", *RUN, *words], stderr=subprocess.PIPE, text=True
-    )
-    seen = ""
-    while not re.search(r"[1-9]\d*/100000", seen):
-        more = process.stderr.read(1)
-        assert more, f"the run ended before its first round: {seen}"
-        seen += more
-    process.send_signal(sent)
-    rest = process.communicate(timeout=120)[1]
+    command = [sys.executable, "-m", "fedecouple_lite", *RUN, *words]
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would ignore it, too.
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as process:
+        try:
+            seen = ""
+            while not re.search(r"[1-9]\d*/100000", seen):
+                more = process.stderr.read(1)
+                assert more, f"the run ended before its first round: {seen}"
+                seen += more
+            process.send_signal(sent)
+            rest = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()  # where it has not ended
     assert process.returncode == code and "rounds finished are kept" in rest and "Traceback" not in rest
     assert list(tmp_path.iterdir()) == [out]
     written = json.loads(out.read_text())
