@@ -106,7 +106,10 @@ def tests_of(mutant: Mutant, traced: dict) -> list[str]:
     lines = traced["lines"].get(mutant.file, {})
     tests = lines.get(str(mutant.line), [])
     if not tests:
-        tests = sorted({test for of_line in lines.values() for test in of_line})
+        of_file = {test for of_line in lines.values() for test in of_line}
+        # Defaults are read without running a line of the file that holds them.
+        of_defaults = {test for test in traced["seconds"] if test.startswith("tests/test_defaults.py")}
+        tests = sorted(of_file | of_defaults)
     chosen = []
     total = 0.0
     for test in sorted(tests, key=lambda test: traced["seconds"].get(test, 0.0)):

@@ -288,6 +288,11 @@ def test_a_random_problem_takes_what_it_is_given_and_draws_the_rest():
     even, wide, wider = (random_problem(7, skew=skew) for skew in (0.0, 1.0, 3.0))
     assert not even.a.any() and not even.e.any()
     assert wider.a == pytest.approx(3 * wide.a) and wider.e == pytest.approx(3 * wide.e) and wide.a.any()
+    highest = {"h": 2, "r": 2, "c": 3, "sigma": 2, "tau": 1, "mu": 2, "lam": 2, "global_loss": 1.5}
+    for name, high in highest.items():  # uniform up to here, from 0 (h and r from 0.2)
+        low = 0.2 if name in ("h", "r") else 0.0
+        drawn = np.array([getattr(random_problem(seed), name) for seed in range(200)])
+        assert low <= drawn.min() < low + 0.1 * high and 0.9 * high < drawn.max() <= high
     shapes = {random_problem(seed).a.shape for seed in range(200)}
     assert {n for n, _ in shapes} == set(range(2, 9)) and {m for _, m in shapes} == set(range(1, 6))
 

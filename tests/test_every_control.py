@@ -91,6 +91,10 @@ def test_results():
         for s in range(3)
     ]
     rows = pd.DataFrame(rows)
+    # One lucky seed is not the best method: fedper has the highest single accuracy everywhere, local the higher mean.
+    for figure in ("personal", "global"):
+        rows.loc[rows["method"] == "local", figure] = 0.8 + rows[figure] / 10
+        rows.loc[(rows["method"] == "fedper") & (rows["seed"] == 1), figure] = 0.99
 
     def plain(dataset, partition, metric):
         cell = rows.query("dataset == @dataset and partition == @partition")
