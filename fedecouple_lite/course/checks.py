@@ -162,6 +162,10 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
         counts = np.stack([np.bincount(labels[part], minlength=10) for part in parts])  # (N, C)
         return unevenness(counts)["label_skew"]
 
+    def skew_of_ours(alpha: float, seed: int) -> float:
+        parts = dirichlet(labels, clients, np.random.default_rng(seed), alpha=alpha)
+        return label_skew(parts)
+
     def skew_of_yours(alpha: float) -> float:
         """Of your division, once it is one: everybody has a part, and every image is in exactly one."""
         result = _result_of(yours, labels, clients, alpha, np.random.default_rng(0))
@@ -179,11 +183,12 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
         if not skews[0] > skews[1] > skews[2]:
             raise Wrong("the skew does not fall as alpha grows. Is alpha passed to the Dirichlet draw of every class?")
         for alpha, skew in zip(alphas, skews, strict=True):
-            usual = [label_skew(dirichlet(labels, clients, np.random.default_rng(s), alpha=alpha)) for s in range(20)]
-            far = abs(skew - np.mean(usual)) > 5 * np.std(usual)  # no draw of the right law is so far from the others
-            if far:
+            usual = [skew_of_ours(alpha, seed) for seed in range(20)]
+            middle = np.mean(usual)
+            farthest = 5 * np.std(usual)  # no draw of the right law is so far from the others
+            if abs(skew - middle) > farthest:
                 raise Wrong(
-                    f"with alpha = {alpha:g} the label skew is {skew:.2f}; it should be about {np.mean(usual):.2f}. Is "
+                    f"with alpha = {alpha:g} the label skew is {skew:.2f}; it should be about {middle:.2f}. Is "
                     "there one draw over the clients for each class, with this alpha for all of them?"
                 )
 
