@@ -17,7 +17,7 @@ help:
 	@echo "make test       every check: lint, types, unit tests, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
 	@echo "make bench      speed, as ratios to a bare training loop"
-	@echo "make mutants    would the tests notice? 300 small changes of the library, one at a time; an hour"
+	@echo "make mutants    would the tests notice? 300 small changes of the library, one at a time"
 	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
 
 # Made once, refreshed only when pyproject.toml changes. torch and torchvision come together from one place.

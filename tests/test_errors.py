@@ -1,6 +1,7 @@
 """How the library says no, and files that are whole or not there."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -76,8 +77,6 @@ def test_a_file_is_replaced_by_a_whole_one_or_left_as_it_is(tmp_path):
 
 
 def test_every_process_and_thread_writes_beside_a_file_under_a_name_of_its_own(tmp_path):
-    import threading
-
     names = [part_of(tmp_path / "file")]
     thread = threading.Thread(target=lambda: names.append(part_of(tmp_path / "file")))
     thread.start()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fedecouple_lite import PARTITIONS, from_arrays, load, split, unevenness
 from fedecouple_lite.partition import dirichlet_shares, split_by_class, split_in_proportion, train_test_split_by_class
+from fedecouple_lite.studies.experiment import Setting
 
 DIGITS = load("digits")
 
@@ -404,8 +405,6 @@ def test_what_one_client_cannot_spare_the_next_does_not_owe():
 @pytest.mark.parametrize(("name", "value"), [("share", 0.0), ("share", 1.0)])
 def test_an_option_of_zero_is_one(name, value):
     """Setting and `split` agree, and zero is not the default."""
-    from fedecouple_lite.studies.experiment import Setting
-
     f = Setting(partition="mixture", clients=6, share=value).federation(0)
     assert f.digest == split(DIGITS, 6, "mixture", 0, share=value).digest
     assert f.digest != split(DIGITS, 6, "mixture", 0).digest
