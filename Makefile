@@ -9,12 +9,12 @@ export MPLBACKEND ?= Agg
 # Unit tests run side by side, in one process per core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo lab test unit slow notebooks lint browser bench mutants clean
+.PHONY: help demo lab test unit widgets7 slow notebooks lint browser bench mutants clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
 	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make test       every check: lint, types, unit tests, random cases, notebooks"
+	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
 	@echo "make bench      speed, as ratios to a bare training loop"
 	@echo "make mutants    would the tests notice? 300 small changes of the library, one at a time"
@@ -36,23 +36,25 @@ demo: $(VENV)/.ready
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-test: lint unit slow notebooks
+test: lint unit widgets7 slow notebooks
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/.ready $(VENV)/widgets7
+unit: $(VENV)/.ready
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/browser --ignore tests/slow
 	$(PY) -m pytest --doctest-modules fedecouple_lite
-	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest tests/test_widgets.py -W ignore::DeprecationWarning
 
 # Many random cases: all backends against each other, all settings.
 slow: $(VENV)/.ready
 	$(PY) -m pytest tests/slow
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
+widgets7: $(VENV)/widgets7
+	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest -n $(WORKERS) --dist worksteal tests/test_widgets.py -W ignore::DeprecationWarning
+
 $(VENV)/widgets7: $(VENV)/.ready
 	$(PY) -m pip install --quiet --no-deps --target $@ ipywidgets==7.7.1 ipython_genutils
 	@touch $@

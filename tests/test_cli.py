@@ -448,22 +448,6 @@ def test_importing_the_package_loads_no_heavy_extra():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_real_cifar10_as_it_is_and_augmented(real_images, tmp_path):
-    words = ["--dataset", real_images / "cifar10.npz", "--partition", "mixture", "--share", 0.2, "--per-client", 60]
-    losses = {}
-    for name, augment in (
-        ("plain", []),
-        ("augmented", ["--augment", "crop_flip"]),
-        ("again", ["--augment", "crop_flip"]),
-    ):
-        result = call(*RUN, *words, *augment, "--out", tmp_path / name)
-        assert result.exit_code == 0, result.output
-        written = json.loads((tmp_path / name).read_text())
-        assert written["setting"].get("augment") == (augment or [None, None])[1]
-        losses[name] = written["records"][0]["loss"]
-    assert losses["augmented"] == losses["again"] != losses["plain"]
-
-
 def test_real_fashion_mnist_tested_on_its_own_test_part(real_images, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDECOUPLE_DATA", str(real_images))
     words = ["--dataset", "fashion_mnist", "--per-client", 30, "--test-share", 0.5]

@@ -348,16 +348,17 @@ def measured_against_bound(p, seed, gamma_l, local_steps, rounds=60):
     return float(np.where(whole > 0, running_mean(run.measured) / whole, np.inf).max())
 
 
-def sweep(number=240):
+def sweep(seeds):
     """Random problems with every step size, number of local steps and skew that the theorem allows."""
-    for seed in range(number):
+    for seed in seeds:
         rng = np.random.default_rng([seed, 1])
         yield seed, float(rng.choice([0.25, 0.1, 0.02])), int(rng.integers(1, 11))
 
 
-def test_the_bound_holds_on_240_random_problems():
-    ratios = [measured_against_bound(random_problem(seed), seed, g, k) for seed, g, k in sweep()]
-    assert len(ratios) == 240 and max(ratios) <= 1
+def test_the_bound_holds_on_random_problems():
+    """On 200 more in tests/slow."""
+    ratios = [measured_against_bound(random_problem(seed), seed, g, k) for seed, g, k in sweep(range(40))]
+    assert len(ratios) == 40 and max(ratios) <= 1
     assert max(ratios) > 0.2  # and is no empty promise: somewhere it is within a factor of five
 
 
@@ -366,7 +367,7 @@ def test_a_planted_sign_error_breaks_the_bound():
         def extractor_gradient(self, *args):
             return -super().extractor_gradient(*args)
 
-    for seed, g, k in sweep(8):
+    for seed, g, k in sweep(range(8)):
         p = random_problem(seed)
         ratio = measured_against_bound(Wrong(**vars(p)), seed, g, k, rounds=400)
         assert not ratio <= 1, seed  # over, or overflown

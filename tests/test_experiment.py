@@ -271,6 +271,19 @@ def test_another_version_of_the_library_or_another_code_of_it_runs_again(tmp_pat
     compared(Setting(**TINY), make("fedavg", epochs=1), tmp_path)
 
 
+@pytest.mark.parametrize("other", [experiment.FORMAT - 1, experiment.FORMAT + 1])
+def test_a_file_of_another_format_older_or_newer_is_no_finished_run(tmp_path, other):
+    run(Setting(**TINY), make("local", epochs=1), 0, tmp_path / "run.json", lambda state: None)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert experiment.finished_run(tmp_path / "run.json") == written
+    (tmp_path / "run.json").write_text(json.dumps({**written, "format": other}))
+    assert experiment.finished_run(tmp_path / "run.json") is None
+    note = tmp_path / "run.diverged"
+    for number, reason in ((experiment.FORMAT, "in round 1"), (other, None)):
+        note.write_text(json.dumps({"format": number, "digest": "abc", "diverged": "in round 1"}))
+        assert experiment.noted_divergence(note, "abc") == reason
+
+
 def test_a_net_or_a_partition_of_one_s_own_is_run_again_once_it_is_edited(tmp_path, monkeypatch):
     from fedecouple_lite.models import NETS
     from fedecouple_lite.partition import OPTIONS, PARTITIONS

@@ -179,9 +179,9 @@ def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
     assert not panel.thread.is_alive() and panel.state.round < 50
 
 
-def test_every_method_trains_in_the_panel(digits):
+def test_every_method_trains_in_the_panel(few):
     for name in METHODS:
-        panel = TrainingPanel(digits, clients=2, epochs=1)
+        panel = TrainingPanel(few, clients=2, epochs=1)
         panel.method.value = name
         panel.step()
         assert "Round 1" in panel.caption.value, panel.caption.value
@@ -402,8 +402,8 @@ def test_a_given_value_that_no_method_can_take_is_refused_at_once(digits, given,
         TrainingPanel(digits, **given)
 
 
-def test_a_given_value_goes_to_the_methods_that_know_it(digits):
-    panel = TrainingPanel(digits, clients=3, epochs=1, fine_tune_epochs=0, mu=2.0)
+def test_a_given_value_goes_to_the_methods_that_know_it(few):
+    panel = TrainingPanel(few, clients=3, epochs=1, fine_tune_epochs=0, mu=2.0)
     for name in METHODS:
         panel.method.value = name
         panel.step()
