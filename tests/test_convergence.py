@@ -1,5 +1,6 @@
 """Exact gradients against autograd and finite differences; the theorem's bound on problems with known constants."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -69,6 +70,26 @@ def test_a_personal_classifiers_gradient_is_its_own_clients(net, doubles):
         own = {**client, **pick(state.server, EXTRACTOR)}
         wanted += len(index) / n * pooled_norms(net, own, *images_of(doubles, index))[1]
     assert gradient_norms(method, net, doubles, state)["classifiers"] == pytest.approx(wanted, rel=1e-10)
+
+
+@pytest.mark.parametrize(("coupling", "pulls"), [("joint", 1), ("alternate", 2), ("phases", 2)])
+def test_fedecouples_extractor_gradient_has_both_halves_however_they_are_coupled(net, doubles, coupling, pulls):
+    """The losses once more: own ce, global_loss times the server's ce, and mu Omega once a step."""
+    method = make("fedecouple", coupling=coupling, mu=0.7, global_loss=0.4, **PLAIN)
+    state = after_a_round(method, net, doubles)
+    total, n = 0.0, sum(len(index) for index in doubles.train)
+    theta = {name: t.clone().requires_grad_() for name, t in pick(state.server, EXTRACTOR).items()}
+    for client, index in zip(state.clients, doubles.train, strict=True):
+        x, y = images_of(doubles, index)
+        z = net.features(theta, x)
+        anchors = torch.stack([z[y == label].mean(0) for label in y]).detach()
+        own = torch.nn.functional.cross_entropy(net.classify(client, z), y)
+        servers = torch.nn.functional.cross_entropy(net.classify(state.server, z), y)
+        omega = (z - anchors).square().mean()
+        total = total + len(index) / n * (own + 0.4 * servers + pulls * 0.7 * omega)
+    gradients = torch.autograd.grad(total, list(theta.values()))
+    wanted = sum(float(gradient.square().sum()) for gradient in gradients)
+    assert gradient_norms(method, net, doubles, state)["extractor"] == pytest.approx(wanted, rel=1e-9)
 
 
 def test_the_exact_gradient_is_the_finite_difference(net, doubles):
@@ -335,6 +356,34 @@ def test_the_constants_are_true_everywhere_and_reached(seed):
     ends = [plain.extractor_gradient(at + s * eps, np.zeros((n, m)), at, np.zeros((1, m))) for s in (1, -1)]
     steepest = (1 + plain.global_loss) * (plain.h + plain.c)
     assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(np.full((n, m), steepest), rel=1e-6)
+
+
+def steepest(gradient, at):
+    """By how much `gradient` changes with its argument at `at`, (1, m), coordinate by coordinate."""
+    eps = 1e-4
+    return (gradient(at + eps) - gradient(at - eps)) / (2 * eps)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_smoothness_is_reached_by_the_extractors_gradient(seed):
+    """Where the cosine bends most, theta a half turn from phi; with anchors and the global half, without teacher."""
+    p = replace(random_problem(seed, lam=0.0), mu=0.6, global_loss=0.4, tau=0.3, h=0.8, c=1.1, r=0.1)
+    n, m = p.a.shape
+    anchor, psi, phi = np.ones((1, m)), np.zeros((1, m)), np.zeros((n, m))
+    found = steepest(lambda theta: p.extractor_gradient(theta, phi, anchor, psi), np.full((1, m), np.pi))
+    assert found == pytest.approx(np.full((n, m), p.smoothness), rel=1e-6)
+    assert p.smoothness == pytest.approx(1.4 * (0.8 + 1.1) + 0.6 * (1 + 0.3**2))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_smoothness_is_reached_by_a_classifiers_gradient(seed):
+    """Where the teacher agrees, is followed most (theta a quarter turn on) and the cosine bends most."""
+    p = replace(random_problem(seed), lam=3.0, mu=0.0, global_loss=0.0, h=0.1, c=0.7, r=0.9)
+    n, m = p.a.shape
+    theta, psi = np.full((1, m), np.pi / 2), np.full((1, m), -np.pi / 2)
+    found = steepest(lambda phi: p.classifier_gradient(theta, phi, psi), np.full((n, m), -np.pi / 2))
+    assert found == pytest.approx(np.full((n, m), p.smoothness), rel=1e-6)
+    assert p.smoothness == pytest.approx(0.9 + 0.7 + 1.5 * 3.0)
 
 
 def measured_against_bound(p, seed, gamma_l, local_steps, rounds=60):

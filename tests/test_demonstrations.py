@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fedecouple_lite import METHODS
@@ -12,6 +13,7 @@ from fedecouple_lite.course import demonstrations
 from fedecouple_lite.engine import images_of
 from fedecouple_lite.partition import Federation
 from fedecouple_lite.studies.convergence import descend, random_problem
+from fedecouple_lite.tensors import EXTRACTOR
 
 
 def test_travel_map_shows_where_the_tensors_of_each_method_go():
@@ -38,6 +40,30 @@ def test_anchors_hold_the_features_and_no_step_moves_none(net, federation):
     assert np.allclose(held.anchors[0], of_first_class.mean(0), atol=1e-5)
     still = demonstrations.pull_to_anchors(net, weights, federation, client=1, steps=0)
     assert np.array_equal(still.before, still.after)
+
+
+def test_the_pull_is_so_many_steps_on_the_clients_own_loss(net, federation):
+    """Once more by torch.optim: SGD on ce with the received classifier and mu Omega; no half of the server's."""
+    weights = net.init(3)
+    pull = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=0.7, steps=3)
+    x, y = images_of(federation, federation.train[2])
+    start = net.features(weights, x)
+    own_anchor = torch.stack([start[y == label].mean(0) for label in y])
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights.items() if name.startswith(EXTRACTOR)}
+    descent = torch.optim.SGD(leaves.values(), lr=0.1, momentum=0.5, weight_decay=5e-4)
+    for _ in range(3):
+        z = net.features(leaves, x)
+        omega = (z - own_anchor).square().mean(1)
+        loss = torch.nn.functional.cross_entropy(net.classify(weights, z), y) + 0.7 * omega.mean()
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+    end = net.features(leaves, x)
+    assert np.allclose(pull.before, start, atol=1e-5) and np.allclose(pull.after, end.detach(), atol=1e-4)
+    assert pull.omega_before == pytest.approx((start - own_anchor).square().mean().item(), rel=1e-4)
+    assert pull.omega_after == pytest.approx((end - own_anchor).square().mean().item(), rel=1e-3)
+    two_steps = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=0.7, steps=2)
+    assert not np.allclose(pull.after, two_steps.after, atol=1e-3)  # a step can be told from none
 
 
 def test_descent_stays_under_its_bound_and_has_none_beyond_the_theorems_step():

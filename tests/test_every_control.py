@@ -1,5 +1,7 @@
 """Every control of every widget is moved: the picture and the words are then those of the plain call."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,10 +93,14 @@ def test_results():
         for s in range(3)
     ]
     rows = pd.DataFrame(rows)
-    # One lucky seed is not the best method: fedper has the highest single accuracy everywhere, local the higher mean.
-    for figure in ("personal", "global"):
-        rows.loc[rows["method"] == "local", figure] = 0.8 + rows[figure] / 10
-        rows.loc[(rows["method"] == "fedper") & (rows["seed"] == 1), figure] = 0.99
+    # In each cell and figure another method is the best, and not by its lucky seed: the other has the highest accuracy
+    # of all there, and a lower mean.
+    for i, (dataset, partition) in enumerate(product(("digits", "mnist"), ("iid", "skewed"))):
+        for j, figure in enumerate(("personal", "global")):
+            best, other = ("fedper", "local") if (i + j) % 2 else ("local", "fedper")
+            in_cell = (rows["dataset"] == dataset) & (rows["partition"] == partition)
+            rows.loc[in_cell & (rows["method"] == best), figure] = 0.8 + rows[figure] / 10
+            rows.loc[in_cell & (rows["method"] == other) & (rows["seed"] == 1), figure] = 0.99
 
     def plain(dataset, partition, metric):
         cell = rows.query("dataset == @dataset and partition == @partition")
