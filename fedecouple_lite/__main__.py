@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import wraps
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-import numpy as np
 import pandas as pd
 import typer
 from tqdm import tqdm
@@ -29,7 +27,7 @@ from .methods import METHODS, FedAvg, make
 from .studies import experiment
 from .studies.benchmark import PRESETS, Preset, check_preset, flag_of, length, length_of, measure
 from .studies.experiment import Run, Setting
-from .studies.features import Space, embed, feature_space, has_umap
+from .studies.features import Space, UmapProcess, feature_space, umap_or_pca
 from .studies.tables import as_text, leaderboard, margins, table
 
 if TYPE_CHECKING:
@@ -313,31 +311,39 @@ def demo(
         "FedRep": make("fedrep"),
         "FedeCouple": make("fedecouple"),
     }
-    if embedding == "umap" and not has_umap():
-        print("umap-learn is not installed (pip install umap-learn): features.png will be a PCA in place of a UMAP.")
-        embedding = "pca"
     print("20 clients share 1,797 real digits unevenly (Dirichlet 0.3); mean +- std over seeds.")
-    # UMAP compiles for ten seconds and more: a second process does so beside the training and later draws the map.
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
-    with get_context("spawn").Pool(1, signal.signal, ignore_ctrl_c) as artist:
-        any_points = np.random.default_rng(0).normal(size=(100, 8))
-        artist.apply_async(embed, (any_points, embedding))
+    how = umap_or_pca(fast=embedding == "pca")  # compiles beside the training
+    try:
         results, states = compare_and_print(setting, methods, seeds, out / "runs")
-        state = states["FedeCouple", 0]
-        if state is None:  # that run was there already; it left figures, not weights
-            state = train_again(setting, methods["FedeCouple"])
-        spaces = before_and_after(setting, state)
-        feature_map = artist.apply_async(plots.feature_map, (spaces, embedding))
+        spaces = refinement(setting, methods, states)
         print("Drawing ...")
         save_figure(plots.curves(results), out / "accuracy.png")
         save_figure(plots.client_bars(results), out / "clients.png")
         try:
-            figure = feature_map.get()
+            figure = plots.feature_map(spaces, how)
         except ValueError as error:  # umap-learn is there, and cannot be loaded
             print(f"{error}. features.png is a PCA in place of a UMAP.")
             figure = plots.feature_map(spaces, "pca")
         save_figure(figure, out / "features.png")
+    finally:
+        if isinstance(how, UmapProcess):
+            how.close()
     print(f"accuracy.png, clients.png and features.png are in {out}/. Next: `make lab` opens the notebooks.")
+
+
+def refinement(
+    setting: Setting, methods: Mapping[str, FedAvg], states: Mapping[tuple[str, int], State | None]
+) -> dict[str, Space]:
+    """The clients' own feature spaces with seed 0: before training, then after FedRep and after FedeCouple."""
+    federation = setting.federation(seed=0)
+    net = setting.build_net()
+    spaces = {"before training": feature_space(net, engine.start(methods["FedRep"], net, federation), federation)}
+    for label in ("FedRep", "FedeCouple"):
+        state = states[label, 0]
+        if state is None:  # that run was there already; it left figures, not weights
+            state = train_again(setting, methods[label])
+        spaces[f"{label}, {setting.rounds} rounds"] = feature_space(net, state, federation)
+    return spaces
 
 
 def train_again(setting: Setting, method: FedAvg) -> State:
@@ -346,16 +352,6 @@ def train_again(setting: Setting, method: FedAvg) -> State:
         method, setting.build_net(), setting.federation(seed=0), rounds=setting.rounds, eval_every=setting.rounds
     )
     return state
-
-
-def before_and_after(setting: Setting, state: State) -> dict[str, Space]:
-    """The feature space of the starting weights and of the server's, with seed 0."""
-    federation = setting.federation(seed=0)
-    net = setting.build_net()
-    return {
-        "before training": feature_space(net, net.init(0), federation),
-        f"after {setting.rounds} rounds": feature_space(net, state.server, federation),
-    }
 
 
 @command

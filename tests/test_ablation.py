@@ -45,8 +45,11 @@ def test_all_off_is_fedrep_and_each_run_happens_once(tmp_path):
     setting = Setting(rounds=2, clients=4, per_client=30)
     run = last(rounds(make("fedrep", epochs=1), setting.build_net(), setting.federation(3), rounds=2, seed=3))
     off = variants(make("fedecouple", epochs=1))["FedRep (all off)"]
-    kept = ablation.server(setting, off, 3, tmp_path)
-    assert same(run.server, {name: kept[name] for name in run.server})
+    kept = ablation.state_of(setting, off, 3, tmp_path)
+    assert same(run.server, {name: kept.server[name] for name in run.server})
+    for there, here in zip(kept.clients, run.clients, strict=True):
+        assert same(here, {name: there[name] for name in here})
+    assert kept.round == 2 and kept.joined == run.joined == {0, 1, 2, 3}
     assert float(rows["personal"][0]) == pytest.approx(sum(record["personal"] for record in run.records) / 2, abs=1e-12)
 
 
@@ -62,7 +65,7 @@ def test_the_runs_are_the_rows_and_can_be_drawn(tmp_path):
 
 def test_a_run_that_is_not_there_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="run this combination first"):
-        ablation.server(Setting(), make("fedecouple"), 0, tmp_path)
+        ablation.state_of(Setting(), make("fedecouple"), 0, tmp_path)
 
 
 def test_options_of_neither_setting_nor_method_are_errors(tmp_path):
@@ -193,12 +196,12 @@ def test_the_server_of_an_edited_method_is_its_own(tmp_path, monkeypatch):
     setting = Setting(rounds=1, clients=3, per_client=20)
     method = Mine(epochs=1)
     run_all(setting, {"mine": method}, [0], tmp_path, lambda *of: None)
-    before = ablation.server(setting, method, 0, tmp_path)
+    before = ablation.state_of(setting, method, 0, tmp_path).server
     monkeypatch.setattr(Mine, "omega", lambda self, client, z, y: 5 * FedeCouple.omega(self, client, z, y))
     with pytest.raises(ValueError, match="run this combination first"):
-        ablation.server(setting, method, 0, tmp_path)
+        ablation.state_of(setting, method, 0, tmp_path)
     run_all(setting, {"mine": method}, [0], tmp_path, lambda *of: None)
-    after = ablation.server(setting, method, 0, tmp_path)
+    after = ablation.state_of(setting, method, 0, tmp_path).server
     net = setting.build_net()
     state = last(rounds(method, net, setting.federation(0), rounds=1))
     assert same(state.server, after) and not same(before, after)
@@ -234,6 +237,14 @@ def of_another_run(path):
     shutil.copy(other, path)
 
 
+def whole(state):
+    """A state's tensors by the names that they have in its file."""
+    tensors = {f"server/{name}": tensor for name, tensor in state.server.items()}
+    for k, client in enumerate(state.clients):
+        tensors |= {f"clients/{k}/{name}": tensor for name, tensor in client.items()}
+    return tensors
+
+
 SPOILT = {
     "cut": cut,
     "empty": lambda path: path.write_bytes(b""),
@@ -252,11 +263,11 @@ def test_weights_that_are_not_this_run_s_own_and_whole_are_made_again(tmp_path, 
     right = copied(load_file(path))  # the file's own memory is about to go
     SPOILT[how](path)
     with pytest.raises(ValueError, match="is not there, or not whole: run this combination first"):
-        ablation.server(setting, method, 0, tmp_path)
+        ablation.state_of(setting, method, 0, tmp_path)
     seen = []
     run_all(setting, methods, [0], tmp_path, lambda label, seed, state: seen.append((label, state is None)))
     assert seen == [("GLF + GPC", False), ("GLF + GFA + GPC", True)]
-    assert same(ablation.server(setting, method, 0, tmp_path), right)
+    assert same(whole(ablation.state_of(setting, method, 0, tmp_path)), right)
 
 
 def test_an_ablation_without_test_images_is_refused_before_any_training(tmp_path, monkeypatch):

@@ -48,6 +48,7 @@ def test_rows_are_complete_resumed_and_made_again_by_their_command(tmp_path):
     seen = []
     rows = measure(TINY, tmp_path, lambda label, seed, state: seen.append((label, state)))
     assert rows.groupby(["method", "seed"]).size().eq(1).all() and len(rows) == 4
+    assert list(rows.columns[:4]) == ["dataset", "partition", "method", "seed"]
     assert len(seen) == length(TINY) == 2 * (2 * 1 + 2 * 2)
     seen.clear()
     again = measure(TINY, tmp_path, lambda label, seed, state: seen.append((label, state)))

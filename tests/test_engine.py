@@ -147,6 +147,52 @@ def test_an_error_in_one_task_stops_the_others_and_is_raised(net):
     assert pool.stop.is_set()
 
 
+def test_a_closed_pool_has_waited_for_what_ran(net):
+    """So that nothing trains on after an error, or after Ctrl-C."""
+    pool = Pool(net, 1)
+    begun, may_end = threading.Event(), threading.Event()
+    ended = []
+
+    def task(net, k):
+        begun.set()
+        may_end.wait()
+        ended.append(k)
+
+    running = threading.Thread(target=lambda: pool.map(task, [0]))
+    running.start()
+    begun.wait()
+    closing = threading.Thread(target=pool.close)
+    closing.start()
+    closing.join(timeout=0.3)
+    assert closing.is_alive() and pool.stop.is_set() and not ended
+    may_end.set()
+    closing.join()
+    running.join()
+    assert ended == [0]
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 1000), (2, 1000)])
+def test_the_recorded_loss_is_the_mean_over_steps_and_clients(net, federation, backend, epochs, batch_size):
+    """One step, and two: a step's loss is the one before it moves the weights."""
+    method = make("fedavg", lr=0.05, epochs=epochs, batch_size=batch_size, momentum=0.0, weight_decay=0.0)
+    state = last(rounds(method, net, federation, rounds=1, backend=backend))
+    of_clients = []
+    for index in federation.train:
+        x, y = federation.data.images(index), federation.data.y[index]
+        weights = {name: tensor.clone().requires_grad_() for name, tensor in net.init(0).items()}
+        descent = torch.optim.SGD(weights.values(), lr=0.05)
+        losses = []
+        for _ in range(epochs):
+            loss = torch.nn.functional.cross_entropy(net.logits(weights, x), y)
+            losses.append(loss.item())
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+        of_clients.append(np.mean(losses))
+    assert state.records[-1]["loss"] == pytest.approx(np.mean(of_clients), rel=1e-4)
+
+
 def test_the_callers_number_of_threads_is_left_alone(net, federation):
     before = torch.get_num_threads()
     last(rounds(make("fedrep", **QUICK), net, federation, rounds=1))

@@ -14,7 +14,7 @@ from fedecouple_lite.course.widgets import png
 from fedecouple_lite.studies import ablation
 from fedecouple_lite.studies.convergence import random_problem
 from fedecouple_lite.studies.experiment import Setting
-from fedecouple_lite.studies.features import drift, feature_space
+from fedecouple_lite.studies.features import UmapProcess, drift, feature_space
 
 
 def moves_with(picture, plain, moves):
@@ -129,10 +129,13 @@ def test_slideshow():
         pictures[number] = png(fig, dpi=90)
         figures[number], (ax,) = plots.figure()
         ax.plot([0, number])
-    show = widgets.slideshow(figures)
-    for number in (8, 2, 4):
-        show.controls["round"].value = number
-        assert bytes(show.image.value) == pictures[number] and show.caption.value == ""
+    for name, given in (("round", []), ("mu", ["mu"])):
+        show = widgets.slideshow(figures, *given)
+        (slider,) = show.controls.values()
+        assert slider.description == name
+        for number in (8, 2, 4):
+            slider.value = number
+            assert bytes(show.image.value) == pictures[number] and show.caption.value == ""
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,7 @@ FORMS = {
     "mu": 0.2,
     "lam": 1.4,
     "temperature": 3.0,
+    "lr": 0.05,
 }
 
 
@@ -211,7 +215,7 @@ def test_the_studios_curves_table_and_maps_are_those_of_its_runs(tmp_path, monke
     spaces = {}
     for name, method in methods.items():
         state = last(rounds(method, net, federation, rounds=1))
-        spaces[name] = feature_space(net, state.server, federation)
+        spaces[name] = feature_space(net, state, federation)
     both, other_way = list(methods), list(reversed(methods))
     assert (studio.left.value, studio.right.value) == tuple(both)
     assert bytes(studio.map.value) == png(plots.feature_map({name: spaces[name] for name in both}, "pca"))
@@ -222,3 +226,16 @@ def test_the_studios_curves_table_and_maps_are_those_of_its_runs(tmp_path, monke
     monkeypatch.setattr(plots, "feature_map", lambda spaces, how: asked.append((list(spaces), how)) or blank)
     studio.how.value = "umap"
     assert asked == [(other_way, "umap")]
+
+
+def test_the_studio_offers_the_umap_that_it_is_given(tmp_path):
+    with UmapProcess() as process:
+        studio = widgets.AblationPanel(folder=tmp_path, maps=process)
+        assert studio.how.value is process and [value for _, value in studio.how.options] == ["pca", process]
+    assert widgets.AblationPanel(folder=tmp_path).how.value == "pca"
+
+
+def test_the_studio_keeps_a_step_size_that_it_does_not_offer(tmp_path):
+    studio = widgets.AblationPanel(folder=tmp_path, lr=0.07)
+    assert studio.forms["lr"].value == 0.07 and 0.07 in studio.forms["lr"].options
+    assert studio.chosen() == ("GLF + GFA + GPC", make("fedecouple", lr=0.07))

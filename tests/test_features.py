@@ -5,55 +5,132 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import last
 
 from fedecouple_lite import make, rounds, split
-from fedecouple_lite.engine import State
-from fedecouple_lite.losses import class_means
+from fedecouple_lite.engine import State, images_of, start
+from fedecouple_lite.metrics import client_spread, feature_scores
 from fedecouple_lite.partition import Federation
-from fedecouple_lite.studies.features import drift, embed, feature_space, has_umap
+from fedecouple_lite.studies.features import (
+    drift,
+    embed,
+    extractors_of,
+    feature_space,
+    has_umap,
+    space_scores,
+    space_under,
+)
 from fedecouple_lite.tensors import EXTRACTOR, pick
 
 
-def test_the_feature_space_holds_every_test_image_and_every_anchor(net, federation):
-    extractor = pick(net.init(0), EXTRACTOR)
-    space = feature_space(net, extractor, federation)
+@pytest.fixture
+def trained(net, federation):
+    """Two rounds of FedeCouple: every client's extractor is another one."""
+    return last(rounds(make("fedecouple", epochs=1), net, federation, rounds=2))
+
+
+@pytest.mark.parametrize("whose", ["own", "server"])
+def test_the_feature_space_holds_every_test_image_and_every_anchor(net, federation, trained, whose):
+    space = feature_space(net, trained, federation, whose)
     assert len(space["features"]) == len(space["labels"]) == sum(map(len, federation.test))
     assert np.array_equal(np.bincount(space["clients"]), [len(index) for index in federation.test])
-    images = federation.data.images(torch.cat(federation.test))
-    assert np.allclose(space["features"], net.features(extractor, images).detach(), atol=1e-6)
-    # The last client's anchors are the last rows: the means of its own classes.
-    index = federation.train[-1]
-    own = net.features(extractor, federation.data.images(index)).detach()
-    means, counts = class_means(own, federation.data.y[index], net.classes)
-    number = int((counts > 0).sum())
-    assert len(space["anchors"]) == (federation.label_counts() > 0).sum()
-    assert np.allclose(space["anchors"][-number:], means[counts > 0], atol=1e-6)
-    assert space["anchor_labels"][-number:].tolist() == torch.nonzero(counts)[:, 0].tolist()
+    labels = federation.data.y[torch.cat(federation.test)]
+    assert np.array_equal(space["labels"], labels)
+    anchors, anchor_labels = [], []
+    for k, index in enumerate(federation.test):
+        extractor = pick(trained.clients[k] if whose == "own" else trained.server, EXTRACTOR)
+        features = net.features(extractor, federation.data.images(index)).detach()
+        assert np.allclose(space["features"][space["clients"] == k], features, atol=1e-5)
+        y = federation.data.y[federation.train[k]]
+        z = net.features(extractor, federation.data.images(federation.train[k])).detach()
+        for c in np.unique(y):
+            anchors.append(z[y == c].mean(0))
+            anchor_labels.append(c)
+    assert np.allclose(space["anchors"], torch.stack(anchors), atol=1e-5)
+    assert space["anchor_labels"].tolist() == anchor_labels
 
 
-def test_the_feature_space_takes_at_most_so_many_images_evenly(net, federation):
-    whole, some = (feature_space(net, net.init(0), federation, limit) for limit in (1000, 30))
+def test_own_and_servers_features_differ_after_local_training_and_not_before(net, federation, trained):
+    own, servers = (feature_space(net, trained, federation, whose)["features"] for whose in ("own", "server"))
+    assert not np.allclose(own, servers, atol=1e-2)
+    before = start(make("fedecouple"), net, federation, seed=3)
+    own, servers = (feature_space(net, before, federation, whose)["features"] for whose in ("own", "server"))
+    x, _ = images_of(federation, torch.cat(federation.test))
+    assert np.allclose(own, servers, atol=1e-6) and np.allclose(own, net.features(net.init(3), x).detach(), atol=1e-5)
+
+
+def test_any_extractors_may_be_looked_through_one_for_each_client(net, federation):
+    weights = [net.init(seed) for seed in range(4)]
+    space = space_under(weights, net, federation)
+    for k, index in enumerate(federation.test):
+        features = net.features(weights[k], federation.data.images(index)).detach()
+        assert np.allclose(space["features"][space["clients"] == k], features, atol=1e-5)
+    with pytest.raises(ValueError, match=r"len\(extractors\)=3 must be 4: one a client"):
+        space_under(weights[:3], net, federation)
+
+
+def test_own_is_the_personal_model_where_there_is_one(net, federation):
+    state = last(rounds(make("ditto", epochs=2), net, federation, rounds=1))
+    for k, extractor in enumerate(extractors_of(state, "own")):
+        assert list(extractor) == list(pick(state.server, EXTRACTOR))
+        for name, tensor in extractor.items():
+            assert torch.equal(tensor, state.clients[k][f"personal.{name}"])
+            assert not torch.equal(tensor, state.clients[k][name])
+
+
+def test_a_client_that_never_took_part_has_what_it_would_receive_now(net, federation):
+    state = last(rounds(make("fedrep", epochs=1), net, federation, rounds=1, participation=0.5))
+    extractors = extractors_of(state, "own")
+    for k, extractor in enumerate(extractors):
+        there = state.clients[k] if k in state.joined else state.server
+        assert all(torch.equal(tensor, there[name]) for name, tensor in extractor.items())
+    assert 0 < len(state.joined) < len(extractors)
+
+
+def test_without_an_extractor_the_server_has_no_feature_space(net, federation):
+    state = last(rounds(make("local", epochs=1), net, federation, rounds=1, participation=0.5))
+    with pytest.raises(ValueError, match="whose='server' must be 'own' here: this method's server holds no extractor"):
+        feature_space(net, state, federation, "server")
+    assert len(feature_space(net, state, federation)["features"]) == sum(map(len, federation.test))
+    with pytest.raises(ValueError, match="whose='mine' must be 'own' or 'server'"):
+        feature_space(net, state, federation, "mine")
+
+
+def test_a_state_of_other_clients_is_refused(net, few, federation, trained):
+    with pytest.raises(ValueError, match="state has 4 clients; federation has 5"):
+        feature_space(net, trained, split(few, 5))
+
+
+def test_the_feature_space_takes_at_most_so_many_images_evenly(net, federation, trained):
+    whole, some = (feature_space(net, trained, federation, limit=limit) for limit in (1000, 30))
     assert 15 < len(some["features"]) <= 30 and len(some["anchors"]) == len(whole["anchors"])
     every = -(-len(whole["features"]) // 30)
-    assert np.array_equal(some["clients"], whole["clients"][::every])
-    assert np.array_equal(some["labels"], whole["labels"][::every])
+    for name in ("clients", "labels", "features"):
+        assert np.allclose(some[name], whole[name][::every], atol=1e-5)
 
 
-def test_without_a_test_image_or_with_a_limit_below_one_the_feature_space_is_refused(net, few, federation):
-    for none in (split(few, 4, test_share=0.0), split(few, 160, "iid")):  # one image each
-        with pytest.raises(ValueError, match="federation leaves nobody a test image: use fewer clients"):
-            feature_space(net, net.init(0), none)
+def test_without_a_test_image_or_with_a_limit_below_one_the_feature_space_is_refused(net, few, trained):
+    nothing = split(few, 4, test_share=0.0)
+    with pytest.raises(ValueError, match="federation leaves nobody a test image: use fewer clients"):
+        feature_space(net, trained, nothing)
     for limit in (0, -3, 2.5):
         with pytest.raises(ValueError, match=f"limit={limit} must be a whole number >= 1"):
-            feature_space(net, net.init(0), federation, limit)
+            feature_space(net, trained, split(few, 4), limit=limit)
 
 
-def test_a_client_without_training_images_has_no_anchors(net, federation):
+def test_a_client_without_training_images_has_no_anchors(net, federation, trained):
     nothing = federation.train[0][:0]
     some = Federation(federation.data, (nothing, *federation.train[1:]), federation.test)
-    space = feature_space(net, net.init(0), some)
+    space = feature_space(net, trained, some)
     assert len(space["anchors"]) == (federation.label_counts()[1:] > 0).sum()
     assert len(space["features"]) == sum(map(len, federation.test))
+
+
+def test_the_scores_of_a_space_are_those_of_its_images_and_anchors(net, federation, trained):
+    space = feature_space(net, trained, federation)
+    scores = space_scores(space)
+    of_images = feature_scores(space["features"], space["labels"])
+    assert scores == {**of_images, "spread": client_spread(space["anchors"], space["anchor_labels"])}
 
 
 def test_embed_says_how_many_points_it_needs():
@@ -63,7 +140,7 @@ def test_embed_says_how_many_points_it_needs():
 
 
 def test_embed_refuses_another_name_and_pca_is_orthogonal():
-    with pytest.raises(ValueError, match="how='tsne' must be 'umap' or 'pca'"):
+    with pytest.raises(ValueError, match="how='tsne' must be 'umap', 'pca' or a UmapProcess"):
         embed(np.zeros((5, 3)), "tsne")
     points = embed(np.random.default_rng(0).normal(size=(50, 5)), "pca")
     assert points.shape == (50, 2) and abs(points[:, 0] @ points[:, 1]) < 1e-8

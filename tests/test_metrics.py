@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedecouple_lite.metrics import feature_scores, over_clients
+from fedecouple_lite.metrics import centre_distances, client_spread, feature_scores, over_clients
 
 
 def distances(points):
@@ -64,3 +64,39 @@ def test_the_tenth_percentile_is_interpolated_between_clients():
     assert figures["percentile10"] == pytest.approx(0.2 + 0.4 * 0.2)
     assert figures["personal"] == pytest.approx(0.62)
     assert over_clients([*accuracies, float("nan")]) == figures
+
+
+def spread_by_hand(centres, labels):
+    by_class = {}
+    for centre, label in zip(centres, labels, strict=True):
+        by_class.setdefault(label, []).append(centre)
+    middles = {label: sum(several) / len(several) for label, several in by_class.items()}
+    within = []
+    for label, several in by_class.items():
+        if len(several) > 1:
+            within += [np.sqrt(((centre - middles[label]) ** 2).sum()) for centre in several]
+    between = [np.sqrt(((middles[c] - middles[o]) ** 2).sum()) for c in middles for o in middles if c < o]
+    return np.mean(within) / np.mean(between)
+
+
+def test_client_spread_by_hand_and_at_its_ends():
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 0, 0, 1, 1, 3, 5, 5])  # class 3 is with one client: nothing to agree on
+    centres = rng.normal(size=(8, 4)) + 3 * labels[:, None]
+    assert client_spread(centres, labels) == pytest.approx(spread_by_hand(centres, labels))
+    assert client_spread(7 * centres + 2, labels) == pytest.approx(client_spread(centres, labels))  # no unit, no place
+    agreed = np.stack([centres[labels == c].mean(0) for c in labels])
+    assert client_spread(agreed, labels) == 0
+    assert np.isnan(client_spread(centres, np.zeros(8))) and np.isnan(client_spread(centres, np.arange(8)))
+
+
+def test_centre_distances_by_hand():
+    rng = np.random.default_rng(1)
+    labels = rng.choice([2, 4, 9], 30)
+    features = rng.normal(size=(30, 3)) + labels[:, None]
+    own, other = centre_distances(features, labels)
+    for i in range(30):
+        distances = {c: np.linalg.norm(features[i] - features[labels == c].mean(0)) for c in (2, 4, 9)}
+        assert own[i] == pytest.approx(distances.pop(labels[i])) and other[i] == pytest.approx(min(distances.values()))
+    with pytest.raises(ValueError, match="labels: 1 class; two at least are needed"):
+        centre_distances(features, np.ones(30))

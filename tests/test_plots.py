@@ -7,9 +7,12 @@ from matplotlib.colors import to_hex
 
 from fedecouple_lite import make, rounds
 from fedecouple_lite.course import plots
-from fedecouple_lite.metrics import feature_scores
+from fedecouple_lite.engine import start
+from fedecouple_lite.metrics import centre_distances
 from fedecouple_lite.partition import unevenness
-from fedecouple_lite.studies.features import embed, feature_space
+from fedecouple_lite.studies.features import embed, feature_space, space_scores
+
+IMAGE = 16  # the size of an image's dot in a feature map; stars have another
 
 
 @pytest.fixture(autouse=True)
@@ -62,24 +65,57 @@ def test_multiples_need_a_run():
         plots.multiples([])
 
 
-def test_feature_map_draws_anchors_and_scores(net, federation):
-    space = feature_space(net, net.init(0), federation)
-    assert len(space["features"]) == sum(map(len, federation.test))
-    assert len(space["anchors"]) == (federation.label_counts() > 0).sum()
-    fig = plots.feature_map({"before": space, "after": space}, "pca")
-    assert len(fig.axes) == 2 and "silhouette" in fig.axes[0].get_title()
-    stars = [c for c in fig.axes[0].collections if len(c.get_offsets()) and c.get_linewidths()[0] > 0]
-    assert sum(len(c.get_offsets()) for c in stars) == len(space["anchors"])
+@pytest.fixture
+def spaces(net, federation):
+    """The clients' own feature spaces at the start and after each of two rounds, by round."""
+    method = make("fedecouple", epochs=1)
+    states = [start(method, net, federation), *rounds(method, net, federation, rounds=2)]
+    return {state.round: feature_space(net, state, federation) for state in states}
 
 
-def test_feature_frames_share_one_embedding_and_one_window(net, federation):
-    spaces = {r: feature_space(net, net.init(r), federation) for r in (0, 3)}
-    frames = plots.feature_frames(spaces, "pca")
-    assert list(frames) == [0, 3] and frames[0].axes[0].get_xlim() == frames[3].axes[0].get_xlim()
+def test_feature_maps_are_parts_of_one_embedding(spaces):
     together = embed(np.concatenate([s[k] for s in spaces.values() for k in ("features", "anchors")]), "pca")
-    drawn = np.concatenate([c.get_offsets() for f in frames.values() for c in f.axes[0].collections])
-    assert np.allclose(np.sort(drawn[:, 0]), np.sort(together[:, 0]), atol=1e-5)
-    assert np.array_equal(np.bincount(spaces[0]["clients"]), [len(t) for t in federation.test])
+    frames = plots.feature_frames(spaces, "pca")
+    assert list(frames) == [0, 1, 2]
+    of_frames = [frame.axes[0] for frame in frames.values()]
+    for axes in (plots.feature_map(spaces, "pca").axes, of_frames):
+        drawn = np.concatenate([cloud.get_offsets() for ax in axes for cloud in ax.collections])
+        assert np.allclose(np.sort(drawn[:, 0]), np.sort(together[:, 0]), atol=1e-5)
+        for ax, space in zip(axes, spaces.values(), strict=True):  # a square window around all images
+            assert np.ptp(ax.get_xlim()) == pytest.approx(np.ptp(ax.get_ylim()))
+            images = np.concatenate([c.get_offsets() for c in ax.collections if c.get_sizes()[0] == IMAGE])
+            assert len(images) == len(space["features"])
+            for values, (low, high) in zip(images.T, (ax.get_xlim(), ax.get_ylim()), strict=True):
+                assert low < values.min() and values.max() < high
+
+
+def test_frames_say_what_they_are_frames_of(spaces):
+    for name, given in (("round", {}), ("mu", {"name": "mu"})):
+        frames = plots.feature_frames(spaces, "pca", **given)
+        for number, space in spaces.items():
+            assert frames[number].get_suptitle() == plots.scored(f"{name} {number}", space)
+            titles = [ax.get_title() for ax in frames[number].axes]
+            assert titles == ["colour: class, marker: client, stars: clients' anchors", "colour: client, marker: class"]
+
+
+@pytest.mark.parametrize("by", [(), "class", ("class", "label")])
+def test_feature_maps_are_coloured_by_class_or_client_alone(spaces, by):
+    for draw in (plots.feature_map, plots.feature_frames):
+        with pytest.raises(ValueError, match=r'by=.* must be a sequence of "class", "client" or both'):
+            draw(spaces, "pca", by=by)
+
+
+def test_centre_histograms_hold_every_image_and_name_their_share(spaces):
+    fig = plots.centre_histograms(spaces)
+    for ax, (title, space) in zip(fig.axes, spaces.items(), strict=True):
+        own, other = centre_distances(space["features"], space["labels"])
+        assert ax.get_title() == f"{title}\n{100 * (own < other).mean():.0f} % are nearest to their own class"
+        for colour, distances in ((plots.COLOURS[0], own), (plots.COLOURS[1], other)):
+            bars = [bar for bar in ax.patches if to_hex(bar.get_facecolor()).upper() == colour]
+            assert sum(bar.get_height() for bar in bars) == len(distances)
+            middles = [(bar.get_x() + bar.get_width() / 2) * bar.get_height() for bar in bars]
+            assert sum(middles) / len(distances) == pytest.approx((distances / other.mean()).mean(), abs=0.05)
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["own class", "nearest other"]
 
 
 def test_the_progress_figure_shows_what_the_records_say(net, federation):
@@ -331,22 +367,24 @@ def test_features_and_stars_are_drawn_where_they_are_in_their_classes_colours():
         assert named["two"] == pytest.approx(drawn[2][1]) and named["zero"] == pytest.approx(drawn[0][1])
 
 
-def test_a_feature_map_pairs_titles_scores_colours_and_markers_with_its_spaces(net, federation):
-    spaces = {
-        "start": feature_space(net, net.init(0), federation),
-        "other": feature_space(net, net.init(5), federation),
-    }
-    fig = plots.feature_map(spaces, "pca")
-    for ax, (title, space) in zip(fig.axes, spaces.items(), strict=True):
-        scores = feature_scores(space["features"], space["labels"])
-        knn = f"kNN accuracy {100 * scores['knn']:.0f} %"
-        assert ax.get_title() == f"{title}\nsilhouette {scores['silhouette']:.2f}, {knn}"
+def test_a_feature_map_pairs_titles_scores_colours_and_markers_with_its_spaces(spaces):
+    fig = plots.feature_map(spaces, "pca", by=("class", "client"))
+    by_class, by_client = fig.axes[:3], fig.axes[3:]
+    for ax, other, (title, space) in zip(by_class, by_client, spaces.items(), strict=True):
+        scores = space_scores(space)
+        figures = f"kNN {100 * scores['knn']:.0f} %, client spread {scores['spread']:.2f}"
+        assert ax.get_title() == other.get_title() == f"{title}\nsilhouette {scores['silhouette']:.2f}, {figures}"
         for c in np.unique(space["labels"]):
             clouds = of_colour(ax.collections, plots.COLOURS[c])
-            stars = [cloud for cloud in clouds if cloud.get_sizes()[0] == 80]
-            points = [cloud for cloud in clouds if cloud.get_sizes()[0] == 9]
-            assert sum(len(cloud.get_offsets()) for cloud in points) == (space["labels"] == c).sum()
+            images = [cloud for cloud in clouds if cloud.get_sizes()[0] == IMAGE]
+            stars = [cloud for cloud in clouds if cloud.get_sizes()[0] != IMAGE]
+            assert sum(len(cloud.get_offsets()) for cloud in images) == (space["labels"] == c).sum()
             assert sum(len(cloud.get_offsets()) for cloud in stars) == (space["anchor_labels"] == c).sum()
-            assert len(points) == len(np.unique(space["clients"][space["labels"] == c]))  # a marker for each client
+            assert len(images) == len(np.unique(space["clients"][space["labels"] == c]))  # a marker for each client
         assert {text.get_text() for text in ax.texts} == {str(c) for c in np.unique(space["labels"])}
-    assert fig.get_supxlabel().startswith("PCA of features")
+        for k in np.unique(space["clients"]):
+            clouds = of_colour(other.collections, plots.COLOURS[k])
+            assert sum(len(cloud.get_offsets()) for cloud in clouds) == (space["clients"] == k).sum()
+            assert len(clouds) == len(np.unique(space["labels"][space["clients"] == k]))  # a marker for each class
+    legend = "colour: class, marker: client, stars: clients' anchors; colour: client, marker: class"
+    assert fig.get_supxlabel() == f"PCA of features; {legend}"

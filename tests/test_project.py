@@ -45,7 +45,7 @@ def test_notebooks_carry_no_outputs_and_the_same_set_up_cell(path):
     assert all(not c["outputs"] and c["execution_count"] is None for c in code)
     first = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text())["cells"][1]
     assert cells[1]["source"] == first["source"] and "Set-up" in "".join(first["source"])
-    assert 25 <= len(cells) <= 45
+    assert 25 <= len(cells) <= 60  # a verdict on each prediction has a cell of its own
     assert all(sum(bool(line.strip()) for line in c["source"]) <= 20 for c in code)
     opening = "".join(cells[0]["source"])
     for promise in ("You will be able to", "You need to know", "Time", "colab-badge"):

@@ -22,9 +22,9 @@ from ..engine import State
 from ..errors import require
 from ..losses import cross_entropy, distillation, true_class_probability
 from ..methods import FedeCouple
-from ..metrics import feature_scores
+from ..metrics import centre_distances
 from ..partition import Federation, unevenness
-from ..studies.features import Space, embed
+from ..studies.features import Space, UmapProcess, embed, name_of, space_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -378,28 +378,85 @@ def around_anchors(
     return fig
 
 
-def feature_map(spaces: Mapping[Any, Space], how: str = "umap") -> Figure:
-    """Feature spaces side by side in ONE embedding of them all, anchors as stars, with scores that need no picture."""
-    fig, axes = figure(len(spaces), width=5.2 * len(spaces), height=5.4)
-    for ax, title, place in zip(axes, spaces, _places(spaces, how), strict=True):
-        _draw_space(ax, str(title), spaces[title], place)
-    fig.supxlabel(f"{how.upper()} of features; colour: class, marker: client, stars: clients' anchors", fontsize=9)
+def feature_map(spaces: Mapping[Any, Space], how: str | UmapProcess = "umap", by: Sequence[str] = ("class",)) -> Figure:
+    """Feature spaces side by side in ONE embedding of them all, with scores that need no picture.
+
+    All panels have one scale, each its own middle. by: a row of panels for each of these, coloured by "class" (marker:
+    client, stars: clients' anchors) or by "client" (marker: class). ValueError for another word.
+    """
+    check_colouring(by)
+    places = _places(spaces, how)
+    fig, axes = figure(len(spaces), 4.6 * len(spaces), 4.7 * len(by), rows=len(by))
+    panels = iter(axes)
+    for colouring in by:
+        for (title, space), place in zip(spaces.items(), places, strict=True):
+            _draw_space(next(panels), scored(str(title), space), space, place, colouring)
+    fig.supxlabel(f"{name_of(how)} of features; {'; '.join(LEGENDS[colouring] for colouring in by)}", fontsize=9)
     return fig
 
 
-def feature_frames(spaces: Mapping[Any, Space], how: str = "umap") -> dict[Any, Figure]:
-    """The same, one figure for each space, all in one embedding and one window: the frames of a film over rounds."""
+def feature_frames(
+    spaces: Mapping[Any, Space],
+    how: str | UmapProcess = "umap",
+    by: Sequence[str] = ("class", "client"),
+    name: str = "round",
+) -> dict[Any, Figure]:
+    """The same, one figure for each space, its colourings side by side: the frames of a film over rounds, or over
+    whatever `name` says. All are in one embedding, on one scale."""
+    check_colouring(by)
     places = _places(spaces, how)
-    everything = np.concatenate([points for place in places for points in place])
-    lows = everything.min(0) - 0.5
-    highs = everything.max(0) + 0.5
     frames = {}
-    for (title, space), place in zip(spaces.items(), places, strict=True):
-        fig, (ax,) = figure(width=6.0, height=5.6)
-        _draw_space(ax, f"round {title}", space, place)
-        ax.set(xlim=(lows[0], highs[0]), ylim=(lows[1], highs[1]))
-        frames[title] = fig
+    for (number, space), place in zip(spaces.items(), places, strict=True):
+        fig, axes = figure(len(by), 5.0 * len(by), 5.0)
+        for ax, colouring in zip(axes, by, strict=True):
+            _draw_space(ax, LEGENDS[colouring], space, place, colouring)
+        fig.suptitle(scored(f"{name} {number}", space), fontsize=11)
+        frames[number] = fig
     return frames
+
+
+# What colour and marker of a feature map mean.
+LEGENDS = {
+    "class": "colour: class, marker: client, stars: clients' anchors",
+    "client": "colour: client, marker: class",
+}
+
+
+def check_colouring(by: Sequence[str]) -> None:
+    """Raise ValueError where feature maps are to be coloured by what they cannot be."""
+    known = not isinstance(by, str) and len(by) > 0 and all(colouring in LEGENDS for colouring in by)
+    require(known, "by", by, 'a sequence of "class", "client" or both')
+
+
+def scored(title: str, space: Space) -> str:
+    """The title, and below it how tight the classes are and how well clients agree on their places."""
+    scores = space_scores(space)
+    silhouette = f"silhouette {scores['silhouette']:.2f}"
+    neighbours = f"kNN {100 * scores['knn']:.0f} %"
+    spread = f"client spread {scores['spread']:.2f}"
+    return f"{title}\n{silhouette}, {neighbours}, {spread}"
+
+
+def centre_histograms(spaces: Mapping[Any, Space]) -> Figure:
+    """For each space, how far test images are from the centre of their own class, and from the nearest other one.
+
+    Both are relative to the mean distance to the nearest other centre in that space, so that spaces of different size
+    can be compared. On one scale, which ends at 2.5.
+    """
+    fig, axes = figure(len(spaces), 4.2 * len(spaces), 3.2, sharex=True, sharey=True)
+    for ax, (title, space) in zip(axes, spaces.items(), strict=True):
+        own, other = centre_distances(space["features"], space["labels"])
+        unit = other.mean()
+        bins = np.linspace(0, 2.5, 51).tolist()
+        for distances, name, colour in ((own, "own class", COLOURS[0]), (other, "nearest other", COLOURS[1])):
+            shown = np.clip(distances / unit, 0, 2.5)
+            ax.hist(shown, bins, color=colour, alpha=0.6, label=name)
+        nearer = (own < other).mean()
+        ax.set_title(f"{title}\n{100 * nearer:.0f} % are nearest to their own class", fontsize=10)
+    axes[0].set_ylabel("test images")
+    axes[0].legend(frameon=False)
+    fig.supxlabel("distance to a class centre, relative to the mean distance to the nearest other one", fontsize=9)
+    return fig
 
 
 class Place(NamedTuple):
@@ -409,7 +466,7 @@ class Place(NamedTuple):
     stars: np.ndarray  # the anchors, (A, 2)
 
 
-def _places(spaces: Mapping[Any, Space], how: str) -> list[Place]:
+def _places(spaces: Mapping[Any, Space], how: str | UmapProcess) -> list[Place]:
     """Each space in the plane, all embedded together."""
     parts = []
     for space in spaces.values():
@@ -418,31 +475,36 @@ def _places(spaces: Mapping[Any, Space], how: str) -> list[Place]:
     return [Place(points, stars) for points, stars in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
-def _split_embedding(parts: Sequence[np.ndarray], how: str) -> list[np.ndarray]:
+def _split_embedding(parts: Sequence[np.ndarray], how: str | UmapProcess) -> list[np.ndarray]:
     """Parts (n_i, d), embedded together, taken apart again: (n_i, 2) each."""
     together = embed(np.concatenate(parts), how)
     ends = np.cumsum([len(part) for part in parts])
     return np.split(together, ends[:-1])
 
 
-def _draw_space(ax: Axes, title: str, space: Space, place: Place) -> None:
-    """Features and anchors, a colour for each class and its number at the middle; scores under the title."""
-    labels = space["labels"]
-    markers = space["clients"] % len(MARKERS)
-    for c in np.unique(labels):
-        colour = COLOURS[c % len(COLOURS)]
-        of_class = labels == c
-        for marker in np.unique(markers[of_class]):
-            chosen = place.points[of_class & (markers == marker)]
-            look: dict[str, Any] = {"color": colour, "marker": MARKERS[marker], "alpha": 0.45, "linewidths": 0}
-            ax.scatter(chosen[:, 0], chosen[:, 1], s=9, **look)
+def _draw_space(ax: Axes, title: str, space: Space, place: Place, colouring: str) -> None:
+    """Features in a square window, in a colour for each class or each client."""
+    numbers = {"class": space["labels"], "client": space["clients"]}
+    colours = numbers[colouring]
+    markers = numbers["client" if colouring == "class" else "class"]
+    for number in np.unique(colours):
+        for marker in np.unique(markers[colours == number]):
+            chosen = place.points[(colours == number) & (markers == marker)]
+            look = {"color": style(number)["color"], "marker": style(marker)["marker"], "alpha": 0.6, "linewidths": 0}
+            ax.scatter(chosen[:, 0], chosen[:, 1], s=16, **look)
+    if colouring == "class":
+        _draw_anchors(ax, space, place)
+    x, y = (place.points.min(0) + place.points.max(0)) / 2
+    half_width = 0.54 * np.ptp(place.points, axis=0).max()
+    ax.set(xlim=(x - half_width, x + half_width), ylim=(y - half_width, y + half_width), xticks=[], yticks=[])
+    ax.set_title(title, fontsize=10)
+
+
+def _draw_anchors(ax: Axes, space: Space, place: Place) -> None:
+    """Clients' anchors as stars, and the number of each class at the middle of its images."""
+    for c in np.unique(space["labels"]):
         stars = place.stars[space["anchor_labels"] == c]
-        ax.scatter(stars[:, 0], stars[:, 1], s=80, edgecolors="black", linewidths=0.6, color=colour, marker="*")
-        x, y = np.median(place.points[of_class], axis=0)
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
-        ax.text(x, y, str(c), weight="bold", ha="center", va="center", bbox=box)
-    scores = feature_scores(space["features"], labels)
-    silhouette = f"silhouette {scores['silhouette']:.2f}"
-    neighbours = f"kNN accuracy {100 * scores['knn']:.0f} %"
-    ax.set_title(f"{title}\n{silhouette}, {neighbours}", fontsize=10)
-    ax.set(xticks=[], yticks=[])
+        colour = style(c)["color"]
+        ax.scatter(stars[:, 0], stars[:, 1], s=24, edgecolors="black", linewidths=0.4, color=colour, marker="*")
+        middle = np.median(place.points[space["labels"] == c], axis=0)
+        ax.annotate(str(c), middle, (7, 7), textcoords="offset points", weight="bold", fontsize=9)

@@ -33,7 +33,7 @@ from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..studies import ablation
 from ..studies.convergence import random_problem
 from ..studies.experiment import Run, Setting
-from ..studies.features import drift, feature_space, require_test_images
+from ..studies.features import UmapProcess, drift, feature_space, require_test_images
 from ..studies.tables import as_table
 from ..tensors import Tensors
 from . import demonstrations, plots
@@ -238,16 +238,17 @@ def descent(seed: int = 0) -> Picture:
     return Picture(controls, draw, "576px")
 
 
-def slideshow(figures: Mapping[int, Figure]) -> Picture:
-    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say. ValueError for none."""
+def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
+    """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say, or whatever `name` calls
+    the numbers. ValueError for none."""
     require(len(figures) > 0, "figures", dict(figures), "at least one figure by its number")
     pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
-    slider = w.SelectionSlider(options=list(pictures), description="round", continuous_update=True)
+    slider = w.SelectionSlider(options=list(pictures), description=name, continuous_update=True)
 
-    def draw(round: int) -> tuple[bytes, str]:
-        return pictures[round], ""
+    def draw(**chosen: Any) -> tuple[bytes, str]:
+        return pictures[chosen[name]], ""
 
-    return Picture({"round": slider}, draw, "540px")
+    return Picture({name: slider}, draw, "960px")
 
 
 def results(rows: pd.DataFrame) -> Picture:
@@ -505,17 +506,27 @@ def knobs_of(method: FedAvg) -> dict[str, float]:
     return {name: value for name, value in values.items() if is_number(value)}
 
 
+# Step sizes that the studio offers: what trains digits is too much for larger images.
+STEP_SIZES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
 class AblationPanel(BackgroundPanel):
     """The ablation studio: switch parts and forms of FedeCouple, run the combination (once: runs are cached on disk),
     see all curves so far as small multiples, a table, and two combinations' feature spaces side by side.
 
     setting: what all runs share; six rounds on the digits where none is given. seeds: how many. folder: where finished
     runs are kept. given: hyper-parameters for all combinations, such as lr or coupling; controls start at them. A
-    combination's name says which parts are on in what was run, and which forms differ from those given.
+    combination's name says which parts are on in what was run, and which forms differ from those given. maps: what
+    feature maps are drawn with at first, "pca", "umap" or a UmapProcess, which has compiled already.
     """
 
     def __init__(
-        self, setting: Setting | None = None, seeds: int = 2, folder: str | Path = ablation.FOLDER, **given: Any
+        self,
+        setting: Setting | None = None,
+        seeds: int = 2,
+        folder: str | Path = ablation.FOLDER,
+        maps: str | UmapProcess = "pca",
+        **given: Any,
     ):
         super().__init__("Choose, then press run. What was run before is read back.")
         require(is_whole_number(seeds) and seeds >= 1, "seeds", seeds, "a whole number >= 1")
@@ -541,7 +552,8 @@ class AblationPanel(BackgroundPanel):
 
         self.left = w.Dropdown(options=[], description="left")
         self.right = w.Dropdown(options=[], description="right")
-        self.how = w.Dropdown(options=["pca", "umap"], description="map")
+        umap = maps if isinstance(maps, UmapProcess) else "umap"
+        self.how = w.Dropdown(options=[("PCA", "pca"), ("UMAP", umap)], value=maps, description="map")
         self.map = w.Image(format="png", layout=w.Layout(align_self="flex-start"))
         self.map_lock = threading.Lock()
         self.filling = False  # while the names in `left` and `right` are renewed, one after the other
@@ -560,7 +572,7 @@ class AblationPanel(BackgroundPanel):
         ]
 
     def _forms(self) -> dict[str, w.ValueWidget]:
-        """A control for each of FedeCouple's choices, and for four of its numbers, set to what `whole` has."""
+        """A control for each of FedeCouple's choices, for four of its numbers and the step size, set as in `whole`."""
         forms: dict[str, w.ValueWidget] = {}
         for name, hyper in hypers(self.whole).items():
             choices = hyper.metadata["choices"]
@@ -569,6 +581,10 @@ class AblationPanel(BackgroundPanel):
         numbers = (("global_loss", "global", 0.0), ("mu", "mu", 0.0), ("lam", "lam", 0.0), ("temperature", "T", 0.5))
         for name, text, low in numbers:
             forms[name] = _number_slider(text, getattr(self.whole, name), low)
+        step_sizes = sorted({*STEP_SIZES, self.whole.lr})
+        forms["lr"] = w.SelectionSlider(
+            options=step_sizes, value=self.whole.lr, description="lr", continuous_update=False
+        )
         return forms
 
     def _in_chosen_forms(self) -> FedAvg:
@@ -697,6 +713,6 @@ class AblationPanel(BackgroundPanel):
             federation = self.setting.federation(seed)
             spaces = {}
             for name in names:
-                extractor = ablation.server(self.setting, self.methods[name], seed, self.folder)
-                spaces[name] = feature_space(net, extractor, federation)
+                state = ablation.state_of(self.setting, self.methods[name], seed, self.folder)
+                spaces[name] = feature_space(net, state, federation)
             self.map.value = png(plots.feature_map(spaces, self.how.value))

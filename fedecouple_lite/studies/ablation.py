@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save_file
 
 from ..engine import State
 from ..errors import nearest
-from ..files import write_whole
 from ..hyper import hypers
 from ..methods import FedAvg, FedeCouple, make
-from ..tensors import Tensors
+from .checkpoint import holds_state, load_state, save_state
 from .experiment import Run, Setting, Watch, check_comparison, compare, digest, watch_nothing
 from .tables import table
 
@@ -155,48 +151,35 @@ def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 def run_all(
     setting: Setting, methods: Mapping[str, FedAvg], seeds: Sequence[int], folder: Path, on_round: Watch
 ) -> list[Run]:
-    """`experiment.compare` that also keeps each finished run's server, for `server`; a run without it happens again."""
+    """`experiment.compare` that also keeps each finished run's last state, for `state_of`; a run without it happens
+    again."""
     check_comparison(setting, methods, seeds)
     digests = {}  # taken now: a method may count its calls, and be another one after its run
     for (label, method), seed in product(methods.items(), seeds):
         stands_for = digest(setting, method, seed)
         digests[label, seed] = stands_for
-        if not holds_server(server_path(folder, stands_for), stands_for):
+        if not holds_state(state_path(folder, stands_for), stands_for):
             for result in folder.glob(f"*-{seed}-{stands_for}.json"):
                 result.unlink()
 
-    def keep_server(label: str, seed: int, state: State | None) -> None:
+    def keep_state(label: str, seed: int, state: State | None) -> None:
         if state is not None and state.round == setting.rounds:
             stands_for = digests[label, seed]
-            save = partial(save_file, state.server, metadata={"digest": stands_for})
-            write_whole(server_path(folder, stands_for), save)
+            save_state(state, state_path(folder, stands_for), stands_for)
         on_round(label, seed, state)
 
-    return compare(setting, methods, seeds, folder, keep_server)
+    return compare(setting, methods, seeds, folder, keep_state)
 
 
-def server_path(folder: Path, stands_for: str) -> Path:
-    """Where the server of the run with this digest is kept."""
+def state_path(folder: Path, stands_for: str) -> Path:
+    """Where the last state of the run with this digest is kept."""
     return folder / f"{stands_for}.safetensors"
 
 
-def holds_server(path: Path, stands_for: str) -> bool:
-    """Whether this file holds, whole, the server of the run with this digest."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("digest") == stands_for
-    except (OSError, SafetensorError):  # not there, or damaged
-        return False
-
-
-def server(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> Tensors:
-    """The server's tensors at the end of a run of `run_all`. ValueError where it has not been run."""
+def state_of(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> State:
+    """The state at the end of a run of `run_all`, without records. ValueError where it has not been run."""
     stands_for = digest(setting, method, seed)
-    path = server_path(Path(folder), stands_for)
-    if not holds_server(path, stands_for):
-        raise ValueError(f"{path} is not there, or not whole: run this combination first")
-    tensors = load(path.read_bytes())  # not load_file, whose tensors lie in the file for as long as they live
-    return {name: tensor.to(setting.device) for name, tensor in tensors.items()}
+    return load_state(state_path(Path(folder), stands_for), stands_for, setting.device)
 
 
 def tidy(results: Sequence[Run]) -> pd.DataFrame:
