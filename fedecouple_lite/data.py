@@ -139,12 +139,13 @@ def _checked(part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.nd
     is_float = np.issubdtype(x.dtype, np.floating)
     if x.dtype != np.uint8 and not (is_float and (abs(x) <= FLOAT32_MAX).all()):
         raise ValueError(f"x_{part} ({x.dtype}) must be uint8, or float without NaN or infinite pixels")
+    given = x.shape
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim == 4 and x.shape[1] not in (1, 3):
         x = np.moveaxis(x, 3, 1)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"x_{part} {x.shape} must be (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W)")
+        raise ValueError(f"x_{part} {given} must be (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W)")
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     return np.ascontiguousarray(x, dtype=kind), labels
 

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -350,3 +352,21 @@ def test_real_fashion_mnist_through_torchvision(real_images, monkeypatch):
     monkeypatch.setenv("FEDECOUPLE_DATA", str(real_images))
     d = load("fashion_mnist")
     assert d.x.shape == (70000, 1, 28, 28) and abs(d.mean.item() / 255 - 0.2860) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 64), (5, 2, 4, 4, 1), (5, 2, 4, 4)])
+def test_images_of_another_shape_are_refused_by_the_shape_that_was_given(shape):
+    y = np.arange(5) % 2
+    message = f"x_train {shape} must be (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        from_arrays("mine", np.zeros(shape, np.uint8), y, np.zeros((0, 8, 8), np.uint8), y[:0])
+
+
+def test_without_a_folder_given_it_is_that_of_the_checkout_or_of_the_place(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEDECOUPLE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    checkout = Path(data.__file__).parents[1]
+    assert data.data_folder() == checkout / "data"
+    installed = tmp_path / "site-packages" / "fedecouple_lite" / "data.py"  # no project lies around it
+    monkeypatch.setattr(data, "__file__", str(installed))
+    assert data.data_folder() == tmp_path / "data"

@@ -1,17 +1,22 @@
 """What holds where nobody says anything: every default, range and value to try, as README and papers state it."""
 
 from dataclasses import fields
+from inspect import signature
 from math import inf
+from pathlib import Path
 
 import pytest
+import torch
 
-from fedecouple_lite import METHODS, make
+from fedecouple_lite import METHODS, client, data, engine, hyper, losses, make, metrics, models, partition, phases
 from fedecouple_lite.augment import PAD
 from fedecouple_lite.client import CHUNK
+from fedecouple_lite.course import demonstrations, plots, widgets
 from fedecouple_lite.engine import BACKENDS, MAX_STACK
 from fedecouple_lite.files import ROOM
 from fedecouple_lite.hyper import allowed, check_hypers, hypers
 from fedecouple_lite.partition import OPTIONS
+from fedecouple_lite.studies import ablation, convergence, experiment, features, tables
 from fedecouple_lite.studies.ablation import PARTS
 from fedecouple_lite.studies.benchmark import BASELINES, PARTITION_SETTINGS, PRESETS, SMALLEST_LR
 from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Setting
@@ -114,6 +119,92 @@ def test_settings():
         "backend": "auto",
     }
     assert SUMMARY_ROUNDS == 5
+
+
+# What functions take where a caller says nothing; methods, settings and presets have tables of their own.
+OF_FUNCTIONS = {
+    client.LocalData: {"draw_views": None},
+    data.from_arrays: {"classes": None},
+    data.Dataset.to: {"device": "cpu", "dtype": torch.float32},
+    engine.start: {"seed": 0},
+    engine.rounds: {
+        "seed": 0,
+        "participation": 1.0,
+        "backend": "auto",
+        "eval_every": 1,
+        "augment": None,
+        "state": None,
+    },
+    hyper.hyper: {"low": 0, "high": inf, "choices": (), "tries": ()},
+    losses.distillation: {"temperature": 1.0},
+    metrics.feature_scores: {"neighbours": 10},
+    models.net_for: {"name": None},
+    models.DecoupledNet.init: {"dtype": torch.float32, "device": "cpu"},
+    partition.split: {
+        "clients": 20,
+        "partition": "dirichlet",
+        "seed": 0,
+        "test_share": 0.5,
+        "per_client": None,
+        "keep_test": False,
+    },
+    partition.Federation.label_counts: {"part": "train"},
+    partition.Federation.validation: {"share": 0.4},
+    phases.Train: {"on_features": False, "lr": None},
+    phases.Derive: {"on_features": True},
+    ablation.ablate: {
+        "dataset": "digits",
+        "partition": "dirichlet",
+        "parts": ("GLF", "GFA", "GPC"),
+        "seeds": range(3),
+        "folder": Path("runs/ablation"),
+    },
+    ablation.variants: {"parts": ("GLF", "GFA", "GPC")},
+    ablation.effects: {"figure": "personal"},
+    convergence.noise: {"draws": 8, "seed": 0},
+    convergence.smoothness: {"steps": 12},
+    convergence.bound: {"bias": 0.0, "change": 0.0},
+    convergence.fit_rate: {"first": 1},
+    convergence.descend: {"replicas": 8, "seed": 0},
+    convergence.random_problem: {"skew": None},
+    convergence.Problem: {
+        "h": 1.0,
+        "r": 1.0,
+        "c": 2.0,
+        "sigma": 0.5,
+        "tau": 0.5,
+        "mu": 1.0,
+        "lam": 0.0,
+        "global_loss": 0.0,
+    },
+    experiment.compare: {"trials": 1, "fixed": (), "budget": None},
+    features.feature_space: {"whose": "own", "limit": 1000},
+    features.embed: {"how": "umap", "seed": 0},
+    tables.margins: {"rivals": None},
+    demonstrations.pull_to_anchors: {"client": 0, "mu": 1.0, "steps": 20},
+    demonstrations.anchor_pull: {"client": 0, "mu": 1.0, "steps": 20},
+    demonstrations.measure_descent: {"step": 1.0, "local_steps": 5, "rounds": 300},
+    demonstrations.descent: {"step": 1.0, "local_steps": 5, "rounds": 300},
+    plots.curves: {"metric": "personal"},
+    plots.multiples: {"metric": "personal", "columns": 4},
+    plots.dots: {"metric": "personal"},
+    plots.client_bars: {"seed": 0},
+    plots.distillation_bars: {"temperature": 1.0, "lam": 3.0},
+    plots.feature_map: {"how": "umap", "by": ("class",)},
+    plots.feature_frames: {"how": "umap", "by": ("class", "client"), "name": "round"},
+    widgets.descent: {"seed": 0},
+    widgets.TrainingPanel: {"clients": 20},
+    widgets.AblationPanel: {"setting": None, "seeds": 2, "folder": Path("runs/ablation"), "maps": "pca"},
+}
+
+
+@pytest.mark.parametrize("function", OF_FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_functions(function):
+    found = {}
+    for name, parameter in signature(function).parameters.items():
+        if parameter.default is not parameter.empty and not callable(parameter.default):
+            found[name] = parameter.default
+    assert found == OF_FUNCTIONS[function]
 
 
 def test_partitions_options():

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +109,11 @@ def test_a_file_that_is_there_stays_as_it_is_when_it_is_checked(tmp_path):
     (tmp_path / "file").write_text("kept")
     check_writable(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_where_a_folder_or_a_device_is_nothing_is_tried_out(tmp_path, monkeypatch):
+    """Not even a file beside it."""
+    monkeypatch.setattr(Path, "write_bytes", lambda *of: pytest.fail("something was written"))
+    for path, kind in ((tmp_path, "a folder"), (Path(os.devnull), "a device")):
+        with pytest.raises(ValueError, match=f"is {kind}; it must be the path of a file"):
+            check_writable(path)

@@ -409,3 +409,25 @@ def test_an_option_of_zero_is_one(name, value):
     f = Setting(partition="mixture", clients=6, share=value).federation(0)
     assert f.digest == split(DIGITS, 6, "mixture", 0, share=value).digest
     assert f.digest != split(DIGITS, 6, "mixture", 0).digest
+
+
+def test_a_class_that_no_client_of_a_mixture_is_given_goes_to_all():
+    """Two clients at share 0 are given classes 0 to 4 alone: the others are divided between them, none is lost."""
+    f = split(DIGITS, 2, "mixture", 0, share=0.0, test_share=0)
+    counts = f.label_counts()
+    assert np.array_equal(counts.sum(0), np.bincount(DIGITS.y))
+    assert counts[0, [3, 4]].sum() == 0 and counts[1, [0, 1]].sum() == 0
+    assert (abs(counts[0, 5:] - counts[1, 5:]) <= 1).all()
+
+
+def test_a_test_part_that_leaves_nothing_to_train_on_is_refused():
+    from fedecouple_lite import from_arrays
+
+    x, y = DIGITS.x[:, 0].numpy(), DIGITS.y.numpy()
+    kept = from_arrays("kept", x[:900], y[:900], x[900:], y[900:], range(10))
+    for per_client, test_share in ((2, 0.9), (3, 0.99)):
+        message = f"test_share={test_share} must be smaller: of per_client={per_client} images none is left to train on"
+        with pytest.raises(ValueError, match=message):
+            split(kept, 3, "iid", per_client=per_client, test_share=test_share, keep_test=True)
+    train = split(kept, 3, "iid", per_client=2, test_share=0.6, keep_test=True).train
+    assert [len(index) for index in train] == [1, 1, 1]
