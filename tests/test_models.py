@@ -104,6 +104,27 @@ def test_a_layer_that_looks_beyond_the_image_is_refused_by_name(bad):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+class DoubledInTraining(nn.Module):
+    """The same at every call and for every image, and another in evaluation mode."""
+
+    def forward(self, x):
+        return 2 * x if self.training else x
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (Counting(), "from call to call"),
+        (OverTheBatch(), "with the other images of its batch"),
+        (DoubledInTraining(), "between training and evaluation mode"),
+    ],
+)
+def test_a_refused_layer_is_told_what_its_output_changes_with(bad, what):
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), bad, nn.Flatten())
+    with pytest.raises(ValueError, match=f"for an image changes {what}; use GroupNorm"):
+        DecoupledNet(layers, nn.Linear(144, 2), (1, 8, 8))
+
+
 GOOD_LAYERS = [
     nn.GroupNorm(2, 4),
     nn.LayerNorm([4, 6, 6]),
