@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from fedecouple_lite import make, rounds
+from fedecouple_lite import make, rounds, split
 from fedecouple_lite.course import plots
 from fedecouple_lite.engine import start
 from fedecouple_lite.metrics import centre_distances
@@ -130,6 +130,16 @@ def test_the_progress_figure_shows_what_the_records_say(net, federation):
         line = left.lines[labels.index(words)]
         assert line.get_ydata() == pytest.approx([100 * r[metric] for r in state.records])
     assert len(middle.patches) == 4 and list(right.lines[0].get_ydata()) == [0.1, 0.2]
+
+
+def test_the_darkness_of_a_label_map_is_that_of_any_other(few):
+    """An even division is pale throughout: a fifth of the darkest, which depends on how many images there are alone."""
+    for partition in ("iid", "dirichlet"):
+        federation = split(few, 4, partition)
+        image = plots.label_map(federation).axes[0].images[0]
+        assert image.get_clim() == (0, 5 * federation.label_counts().sum() / (4 * 10))
+    even = plots.label_map(split(few, 4, "iid")).axes[0].images[0]
+    assert even.get_array().max() < 0.6 * even.get_clim()[1]
 
 
 def test_label_map_shows_the_data(federation):

@@ -27,10 +27,26 @@ def test_only_core_widgets_are_used_so_that_7_and_8_both_work():
     assert int(ipywidgets.__version__.split(".")[0]) in (7, 8)
 
 
+def test_a_picture_that_is_not_of_its_controls_is_greyed(explorer):
+    def is_greyed():
+        return "fedecouple-stale" in explorer.image._dom_classes
+
+    assert not is_greyed()
+    explorer.controls["partition"].value = "pathological"
+    explorer.controls["classes_per_client"].value = 1
+    shown = bytes(explorer.image.value)
+    explorer.controls["clients"].value = 2  # one class each: most images would be nobody's
+    assert is_greyed() and bytes(explorer.image.value) == shown
+    assert "ValueError" in explorer.caption.value
+    explorer.controls["clients"].value = 20
+    assert not is_greyed() and "Label skew" in explorer.caption.value
+    assert ".fedecouple-stale { opacity: 0.25 }" in explorer.children[-1].value
+
+
 def test_the_explorer_follows_every_control_and_shows_the_partitions_own_option(explorer):
     first = explorer.image.value
     assert bytes(first).startswith(b"\x89PNG") and "Label skew" in explorer.caption.value
-    explorer.controls["alpha"].value = 0.05
+    explorer.controls["alpha"].value = 0.1
     skewed = explorer.caption.value
     assert explorer.image.value != first
     explorer.controls["alpha"].value = 50.0

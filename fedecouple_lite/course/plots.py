@@ -250,13 +250,18 @@ def progress(state: State, drifts: Sequence[float]) -> Figure:
 
 
 def label_map(federation: Federation) -> Figure:
-    """Training images by client and class, darker for more, under the figures of how uneven they are."""
+    """Training images by client and class, darker for more, under the figures of how uneven they are.
+
+    Darkest is five times what an even division would give, or more: so even data look even, and pictures of several
+    divisions can be compared.
+    """
     counts = federation.label_counts()  # (N, C)
     classes = counts.shape[1]
+    darkest = 5 * counts.sum() / counts.size
     skew = unevenness(counts)
     fig, (ax,) = figure(width=8.0, height=3.2, layout=None)
     fig.subplots_adjust(left=0.07, right=0.99, bottom=0.16, top=0.88)
-    ax.imshow(counts.T, aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
+    ax.imshow(counts.T, aspect="auto", cmap="Blues", interpolation="nearest", vmin=0, vmax=darkest)
     ax.set(xlabel="client", ylabel="class")
     ax.set_title(f"label skew {skew['label_skew']:.2f}, size skew {skew['size_skew']:.2f}", fontsize=10)
     _whole_numbers(ax)

@@ -103,6 +103,9 @@ def _row(controls: Sequence[w.Widget]) -> w.HBox:
 # --- Pictures that follow their controls ---
 
 
+STALE = "fedecouple-stale"  # the CSS class of a picture that is not of its controls' values
+
+
 class Picture(w.VBox):
     """Controls above a picture and a line of text. draw(**values) follows every change at once: it returns a Figure (or
     a PNG drawn beforehand) and the text."""
@@ -118,20 +121,23 @@ class Picture(w.VBox):
         self.lock = threading.Lock()
         self.image = w.Image(format="png", layout=w.Layout(width=width))
         self.caption = w.HTML()
-        super().__init__([_row(list(controls.values())), self.image, self.caption])
+        looks = w.HTML(f"<style>.{STALE} {{ opacity: 0.25 }}</style>")
+        super().__init__([_row(list(controls.values())), self.image, self.caption, looks])
         for control in controls.values():
             control.observe(self.update, names="value")
         self.update()
 
     def update(self, change: Any = None) -> None:
-        """Draw again; where that fails, the caption says why and the last picture stays."""
+        """Draw again; where that fails, the caption says why and the last picture stays, greyed."""
         with self.lock:  # values are read inside, so that the last picture is of the newest ones
             try:
                 values = {name: control.value for name, control in self.controls.items()}
                 picture, caption = self.draw(**values)
                 self.image.value = picture if isinstance(picture, bytes) else png(picture)
+                self.image.remove_class(STALE)
                 self.caption.value = caption
             except Exception as error:  # anything: it has to reach the reader, and a callback's traceback would not
+                self.image.add_class(STALE)
                 self.caption.value = _message(error)
 
 
@@ -141,7 +147,7 @@ def heterogeneity(data: Dataset) -> Picture:
     for options_of_one in OPTIONS.values():
         own.update(options_of_one)
     options = {
-        "alpha": _slider("alpha", own["alpha"], -2, 2, 0.1, log=True),
+        "alpha": _slider("alpha", own["alpha"], -1, 2, 0.1, log=True),  # below, hardly a split leaves nobody empty
         "classes_per_client": _slider("classes", own["classes_per_client"], 1, len(data.classes), 1),
         "share": _slider("share", own["share"], 0.0, 1.0, 0.05),
         "sigma": _slider("sigma", own["sigma"], 0.1, 3.0, 0.1),
