@@ -649,3 +649,13 @@ def test_a_disk_that_fills_up_during_training_leaves_no_part_of_a_file(tmp_path,
     with pytest.raises(OSError, match="No space left"):
         run(Setting(**TINY), make("local"), 0, out, lambda state: None)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"] and out.read_bytes() == b"before"
+
+
+def test_a_comparison_that_could_not_tune_later_is_refused_before_the_first_run(tmp_path, monkeypatch):
+    """With lr fixed, Local has nothing to tune and would train; FedRep's classifier_epochs would then lack images."""
+    nothing_trains(monkeypatch)
+    setting = Setting(clients=3, rounds=1, per_client=2, partition="iid")  # one image each to train on
+    methods = {"Local": make("local"), "FedRep": make("fedrep")}
+    with pytest.raises(ValueError, match="leave nobody a validation image: there is nothing to compare"):
+        compare(setting, methods, [0], tmp_path, trials=2, fixed=["lr"])
+    assert not list(tmp_path.iterdir())
