@@ -1,5 +1,7 @@
 """Every check passes the reference, names each mistake it knows, and never raises."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -123,7 +125,7 @@ WRONG = {
         (lambda y, n, alpha, rng: [np.arange(len(y))] * n, "more than one client"),
         (
             lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=2 * alpha),
-            "it should be about",
+            "it should be",
         ),
         (
             lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=max(0.1, alpha / 3)),
@@ -139,6 +141,112 @@ WRONG = {
         ),
     ],
 }
+
+
+def per_client(y, n, alpha, rng):
+    """Each client's label distribution is a Dirichlet draw: the skew of labels is alike, sizes are too even."""
+    weights = rng.dirichlet(np.full(10, alpha), size=n)  # (N, C), rows sum to 1
+    return cut_up(y, weights / weights.sum(0), rng)
+
+
+def no_dirichlet(y, n, alpha, rng):
+    """Uniform numbers to a power, which falls as alpha grows."""
+    weights = rng.random((n, 10)) ** (1 / alpha)
+    return cut_up(y, weights / weights.sum(0), rng)
+
+
+def one_draw_for_all_classes(y, n, alpha, rng):
+    weights = np.repeat(rng.dirichlet(np.full(n, alpha))[:, None], 10, axis=1)
+    return cut_up(y, weights, rng)
+
+
+def cut_up(y, shares, rng):
+    """Every class divided between clients as its column of shares (N, C) says."""
+    parts = [[] for _ in shares]
+    for c in range(10):
+        of_class = rng.permutation(np.flatnonzero(y == c))
+        cuts = (np.cumsum(shares[:, c])[:-1] * len(of_class)).round().astype(int)
+        for part, piece in zip(parts, np.split(of_class, cuts), strict=True):
+            part.append(piece)
+    return [np.concatenate(part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=2 * alpha),
+        lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=3 * alpha),
+        lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=alpha / 2),
+        lambda y, n, alpha, rng: partition.dirichlet(y, n, rng, alpha=alpha**0.5),
+        per_client,
+        no_dirichlet,
+        one_draw_for_all_classes,
+        lambda y, n, alpha, rng: partition.iid(y, n, rng),
+        lambda y, n, alpha, rng: partition.dirichlet(y, n, np.random.default_rng(0), alpha=alpha),
+    ],
+)
+def test_a_division_by_another_law_is_refused(wrong, capsys):
+    assert checks.check_partition(wrong) is False
+    out = capsys.readouterr().out
+    assert "on average; it should be" in out or "does not fall" in out or "the same division" in out, out
+
+
+def test_a_division_written_anew_by_the_same_law_passes():
+    def dirichlet(y, n, alpha, rng):
+        return cut_up(y, rng.dirichlet(np.full(n, alpha), size=10).T, rng)
+
+    assert checks.check_partition(dirichlet) is True
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"partition"}))
+def test_answers_cannot_be_learned_by_heart(name, capsys):
+    """One who has seen all cases of one call, and answers by them, is wrong at the next: inputs are fresh."""
+    check = getattr(checks, f"check_{name}")
+    known = {}
+
+    def watch(*case):
+        known[str(case)] = RIGHT[name](*case)
+        return known[str(case)]
+
+    def by_heart(*case):
+        return known.get(str(case), next(iter(known.values())))
+
+    assert check(watch) is True and check(by_heart) is False
+
+
+@pytest.mark.parametrize("name", ["class_means", "centre_loss", "distillation", "true_class_probability"])
+def test_the_reference_cannot_be_replaced(name, monkeypatch):
+    def nonsense(*case):
+        return torch.zeros(3)
+
+    monkeypatch.setattr(losses, name, nonsense)
+    check = {"true_class_probability": checks.check_dynamic_weight}.get(name) or getattr(checks, f"check_{name}")
+    assert check(nonsense) is False
+
+
+def test_a_distillation_that_breaks_at_large_logits_is_told_so(capsys):
+    def unstable(student, teacher, T):
+        p, q = (teacher / T).softmax(1), (student / T).softmax(1)
+        return T**2 * (p * (p / q).log()).sum(1)
+
+    assert checks.check_distillation(unstable) is False
+    assert "NaN or infinite numbers where there should be none" in capsys.readouterr().out
+
+
+def test_a_single_wrong_number_is_shown_beside_the_right_one(capsys):
+    """There are no samples to try by hand."""
+    assert checks.check_largest_lr(lambda L, K: 1 / (8 * L * K)) is False
+    out = capsys.readouterr().out
+    found = re.search(r"for \((.+), (.+)\) you return (.+); it should be (.+)\.$", out.strip())
+    L, K, ours, right = (float(number) for number in found.groups())
+    assert ours == pytest.approx(1 / (8 * L * K), rel=0.01) and right == pytest.approx(2 * ours, rel=0.01)
+    assert "samples" not in out
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32, np.array, torch.tensor, lambda value: [value][0]])
+def test_a_number_may_be_of_any_kind(kind):
+    assert checks.check_largest_lr(lambda L, K: kind(1 / (4 * L * K))) is True
+    assert checks.check_interaction(lambda none, a, b, both: kind(both - a - b + none)) is True
 
 
 class Odd:

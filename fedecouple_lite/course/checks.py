@@ -1,6 +1,8 @@
 """Checks for the exercises: your function against a reference on random inputs, and in words what is wrong.
 
 Every check prints a verdict and returns whether the function is right; none raises, so an unsolved notebook still runs.
+Inputs are fresh at every call, so that no answer can be learned by heart; references are bound here by name, so that
+one who changes the library's function is still compared with the library's.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import torch
 from scipy.stats import norm, t
 from torch import Tensor
 
-from .. import losses
+from ..losses import centre_loss, cross_entropy, distillation, true_class_probability
+from ..losses import class_means as means_and_counts
 from ..partition import dirichlet, unevenness
 from ..studies.convergence import bound
 from ..tensors import Tensors, weighted_mean
@@ -87,7 +90,22 @@ def _compare(result: Any, expected: Any, case: tuple, mistakes: list[Mistake]) -
             _blame_kind_and_shape(f"under {name!r} ", result[name], expected[name])
     else:
         _blame_kind_and_shape("", result, expected)
+    _blame_what_is_not_finite(result, expected)
+    if np.ndim(expected) == 0 and not isinstance(expected, dict):
+        shown = ", ".join(f"{argument:.4g}" for argument in case if np.ndim(argument) == 0)
+        raise Wrong(f"for ({shown}) you return {float(result):.4g}; it should be {float(expected):.4g}.")
     raise Wrong("the shape is right but the values are not. Try three samples that you can compute by hand.")
+
+
+def _blame_what_is_not_finite(result: Any, expected: Any) -> None:
+    """Wrong where the result holds NaN or infinite numbers and what is expected does not."""
+    ours = _as_tensor(result)
+    theirs = _as_tensor(expected)
+    if ours is not None and theirs is not None and theirs.isfinite().all() and not ours.isfinite().all():
+        raise Wrong(
+            "your result holds NaN or infinite numbers where there should be none. Is there a division by 0, a "
+            "logarithm of 0, or an exponential of something large? The inputs may be large; log_softmax bears that."
+        )
 
 
 def _blame_kind_and_shape(where: str, result: Any, expected: Any) -> None:
@@ -138,15 +156,20 @@ def _kind(value: Any) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _random(*shapes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """A tensor of normal numbers for each shape."""
-    generator = torch.Generator().manual_seed(seed)
+def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """A tensor of normal numbers for each shape, others at every call."""
+    generator = torch.Generator()
+    generator.seed()
     return [torch.randn(*shape, generator=generator) for shape in shapes]
 
 
-def _labels(n: int, classes: int, seed: int) -> Tensor:
-    """(n,) labels in [0, classes)."""
-    return torch.randint(0, classes, (n,), generator=torch.Generator().manual_seed(seed))
+def _labels(n: int, classes: int) -> Tensor:
+    """(n,) labels in [0, classes), others at every call; where n allows, every class at least once."""
+    generator = torch.Generator()
+    generator.seed()
+    drawn = torch.randint(0, classes, (n,), generator=generator)
+    every_class = torch.arange(min(n, classes))
+    return torch.cat([every_class, drawn])[:n][torch.randperm(n, generator=generator)]
 
 
 # --- 01: who holds what ---
@@ -156,19 +179,25 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
     """yours(labels (n,), clients, alpha, rng) -> a list of index arrays: Dirichlet label skew."""
     labels = np.arange(2000) % 10
     clients = 20
-    alphas = (0.1, 1.0, 100.0)
+    draws = 40
 
-    def label_skew(parts: list[np.ndarray]) -> float:
+    def figures(parts: list[np.ndarray]) -> list[float]:
         counts = np.stack([np.bincount(labels[part], minlength=10) for part in parts])  # (N, C)
-        return unevenness(counts)["label_skew"]
+        skews = unevenness(counts)
+        return [skews["label_skew"], skews["size_skew"]]
 
-    def skew_of_ours(alpha: float, seed: int) -> float:
-        parts = dirichlet(labels, clients, np.random.default_rng(seed), alpha=alpha)
-        return label_skew(parts)
+    def of_ours(alpha: float) -> np.ndarray:
+        """Label and size skew of so many draws of the right law, (draws, 2)."""
+        rng = np.random.default_rng()
+        return np.array([figures(dirichlet(labels, clients, rng, alpha=alpha)) for _ in range(draws)])
 
-    def skew_of_yours(alpha: float) -> float:
-        """Of your division, once it is one: everybody has a part, and every image is in exactly one."""
-        result = _result_of(yours, labels, clients, alpha, np.random.default_rng(0))
+    def of_yours(alpha: float) -> np.ndarray:
+        """The same of your divisions, each of which must be one, (draws, 2)."""
+        return np.array([figures(division(alpha)) for _ in range(draws)])
+
+    def division(alpha: float) -> list[np.ndarray]:
+        """Your division, once it is one: everybody has a part, and every image is in exactly one."""
+        result = _result_of(yours, labels, clients, alpha, np.random.default_rng())
         parts = _index_arrays(result, clients, len(labels))
         together = np.concatenate(parts)
         missing = len(labels) - len(together)
@@ -176,21 +205,28 @@ def check_partition(yours: Callable[[np.ndarray, int, float, np.random.Generator
             raise Wrong("some image goes to more than one client.")
         if missing > 0:
             raise Wrong(f"{missing} of {len(labels)} images go to nobody. Look at the last cut point.")
-        return label_skew(parts)
+        return parts
 
     def examine() -> None:
-        skews = [skew_of_yours(alpha) for alpha in alphas]
-        if not skews[0] > skews[1] > skews[2]:
+        alphas = (0.1, 1.0, 100.0)
+        yours_by_alpha = {alpha: of_yours(alpha) for alpha in alphas}
+        label_skews = [of_alpha[:, 0].mean() for of_alpha in yours_by_alpha.values()]
+        if not label_skews[0] > label_skews[1] > label_skews[2]:
             raise Wrong("the skew does not fall as alpha grows. Is alpha passed to the Dirichlet draw of every class?")
-        for alpha, skew in zip(alphas, skews, strict=True):
-            usual = [skew_of_ours(alpha, seed) for seed in range(20)]
-            middle = np.mean(usual)
-            farthest = 5 * np.std(usual)  # no draw of the right law is so far from the others
-            if abs(skew - middle) > farthest:
-                raise Wrong(
-                    f"with alpha = {alpha:g} the label skew is {skew:.2f}; it should be about {middle:.2f}. Is "
-                    "there one draw over the clients for each class, with this alpha for all of them?"
-                )
+        if not yours_by_alpha[1.0].std(0).all():
+            raise Wrong("every call gives the same division. Draw from the rng that you are given.")
+        for alpha in alphas:
+            wanted = of_ours(alpha)
+            found = yours_by_alpha[alpha]
+            # Means of so many draws: six standard errors of their difference are not met by chance.
+            error = np.sqrt((wanted.var(0) + found.var(0)) / draws)
+            for i, name in enumerate(("label skew", "size skew")):
+                if abs(found[:, i].mean() - wanted[:, i].mean()) > 6 * error[i] + 1e-3:
+                    raise Wrong(
+                        f"with alpha = {alpha:g} the {name} is {found[:, i].mean():.2f} on average; it should be "
+                        f"{wanted[:, i].mean():.2f}. Is there one draw over the clients for each class, with this "
+                        "alpha for all of them?"
+                    )
 
     return _verdict("partition", examine)
 
@@ -252,7 +288,7 @@ def check_unevenness(yours: Callable[[np.ndarray], float]) -> bool:
         gaps_to_uniform = counts / counts.sum(1, keepdims=True) - 1 / counts.shape[1]
         return (np.abs(gaps_to_uniform).sum(1) / 2).mean()
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng()
     cases = [(rng.integers(1, 30, shape),) for shape in ((4, 3), (10, 10))]
     mistakes = [
         Mistake(
@@ -287,7 +323,7 @@ def check_split_names(yours: Callable[[dict, str], dict]) -> bool:
         return {name.removeprefix(part): tensor for name, tensor in starting(tensors, part).items()}
 
     names = ("extractor.w", "classifier.w", "personal.extractor.w", "anchors.means")
-    values = _random((2,), (3,), (2,), (4,), seed=0)
+    values = _random((2,), (3,), (2,), (4,))
     tensors = dict(zip(names, values, strict=True))
     cases = [(tensors, "extractor."), (tensors, "anchors.")]
     mistakes = [
@@ -308,8 +344,8 @@ def check_weighted_mean(yours: Callable[[list, list], dict]) -> bool:
         return {name: mean * sum(weights) for name, mean in weighted_mean(many, weights).items()}
 
     many = []
-    for seed in range(3):
-        of_extractor, of_classifier = _random((2, 3), (4,), seed=seed)
+    for _ in range(3):
+        of_extractor, of_classifier = _random((2, 3), (4,))
         many.append({"extractor.w": of_extractor, "classifier.b": of_classifier})
     cases = [(many, [1, 3, 6]), (many[:1], [5])]
     mistakes = [
@@ -329,7 +365,7 @@ def check_class_means(yours: Callable[[Tensor, Tensor, int], Tensor]) -> bool:
     """yours(z (n, d), y (n,), classes) -> anchors (C, d), zeros for an absent class."""
 
     def means(z: Tensor, y: Tensor, classes: int) -> Tensor:
-        return losses.class_means(z, y, classes)[0]
+        return means_and_counts(z, y, classes)[0]
 
     def sums(z: Tensor, y: Tensor, classes: int) -> Tensor:
         return means(z, y, classes) * torch.bincount(y, minlength=classes)[:, None]
@@ -339,8 +375,8 @@ def check_class_means(yours: Callable[[Tensor, Tensor, int], Tensor]) -> bool:
 
     cases = []
     for n, d, classes in ((6, 3, 4), (25, 8, 10), (1, 2, 3)):
-        (z,) = _random((n, d), seed=n)
-        y = _labels(n, classes - 1, seed=n)  # the last class is always absent
+        (z,) = _random((n, d))
+        y = _labels(n, classes - 1)  # the last class is always absent
         cases.append((z, y, classes))
     mistakes = [
         Mistake(
@@ -362,12 +398,11 @@ def check_class_means(yours: Callable[[Tensor, Tensor, int], Tensor]) -> bool:
 
 def check_centre_loss(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
     """yours(z (B, d), y (B,), centres (C, d)) -> (B,)."""
-    centre_loss = losses.centre_loss
     cases = []
     for batch, d in ((4, 3), (9, 16)):
-        (z,) = _random((batch, d), seed=d)
-        (centres,) = _random((5, d), seed=batch)
-        cases.append((z, _labels(batch, 5, seed=d), centres))
+        (z,) = _random((batch, d))
+        (centres,) = _random((5, d))
+        cases.append((z, _labels(batch, 5), centres))
     mistakes = [
         Mistake(
             "divide by d, the number of features: mu then means the same for every net.",
@@ -391,15 +426,14 @@ def check_centre_loss(yours: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool
 
 def check_distillation(yours: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
     """yours(student (B, C), teacher (B, C), temperature) -> (B,)."""
-    distillation = losses.distillation
 
     def soft_cross_entropy(student: Tensor, teacher: Tensor, T: float) -> Tensor:
         return -(T**2) * ((teacher / T).softmax(1) * (student / T).log_softmax(1)).sum(1)
 
     cases = []
-    for shape, temperature in (((4, 3), 2.0), ((7, 10), 3.0)):
-        student, teacher = _random(shape, shape, seed=shape[0])
-        cases.append((student, teacher, temperature))
+    for shape, temperature, size in (((4, 3), 2.0, 1), ((7, 10), 3.0, 1), ((5, 4), 1.5, 400)):  # large logits, too
+        student, teacher = _random(shape, shape)
+        cases.append((size * student, size * teacher, temperature))
     mistakes = [
         Mistake(
             "the factor T^2 is missing: without it the gradient shrinks as the temperature grows.",
@@ -437,8 +471,8 @@ def check_dynamic_weight(yours: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
     cases = []
     for batch, classes in ((4, 3), (9, 10)):
-        (logits,) = _random((batch, classes), seed=batch)
-        cases.append((2 * logits, _labels(batch, classes, seed=batch)))
+        (logits,) = _random((batch, classes))
+        cases.append((2 * logits, _labels(batch, classes)))
     mistakes = [
         Mistake(
             "this is the teacher's confidence in its own answer; the probability of the TRUE class is wanted.",
@@ -462,7 +496,7 @@ def check_dynamic_weight(yours: Callable[[Tensor, Tensor], Tensor]) -> bool:
             lambda teacher, y: (teacher.argmax(1) == y).float(),
         ),
     ]
-    return _check("dynamic weight", yours, losses.true_class_probability, cases, mistakes)
+    return _check("dynamic weight", yours, true_class_probability, cases, mistakes)
 
 
 # --- 05: the whole algorithm ---
@@ -470,17 +504,16 @@ def check_dynamic_weight(yours: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 def check_joint_loss(yours: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]) -> bool:
     """yours(global logits (B, C), own logits (B, C), z (B, d), y (B,), anchors (C, d), mu) -> (B,)."""
-    cross_entropy = losses.cross_entropy
 
     def joint(global_logits: Tensor, own_logits: Tensor, z: Tensor, y: Tensor, anchors: Tensor, mu: float) -> Tensor:
         both = cross_entropy(global_logits, y) + cross_entropy(own_logits, y)
-        return both + mu * losses.centre_loss(z, y, anchors)
+        return both + mu * centre_loss(z, y, anchors)
 
     cases = []
     for batch, classes, d, mu in ((4, 3, 5, 0.3), (9, 10, 16, 2.5)):
-        global_logits, own_logits, z = _random((batch, classes), (batch, classes), (batch, d), seed=batch)
-        (anchors,) = _random((classes, d), seed=d)
-        cases.append((global_logits, own_logits, z, _labels(batch, classes, seed=batch), anchors, mu))
+        global_logits, own_logits, z = _random((batch, classes), (batch, classes), (batch, d))
+        (anchors,) = _random((classes, d))
+        cases.append((global_logits, own_logits, z, _labels(batch, classes), anchors, mu))
     # g, o: logits of the global and of the own classifier; a: anchors
     mistakes = [
         Mistake(
@@ -521,7 +554,8 @@ def check_largest_lr(yours: Callable[[float, int], float]) -> bool:
     largest step size: that is gamma. One step is gamma / K.
     False
     """
-    cases = [(2.0, 1), (3.0, 5), (40.0, 20)]
+    rng = np.random.default_rng()
+    cases = [(rng.uniform(1, 50), int(K)) for K in (1, rng.integers(2, 10), rng.integers(11, 30))]
     mistakes = [
         Mistake("that is gamma. One step is gamma / K.", lambda L, K: 1 / (4 * L)),
         Mistake("this is 1/(K L): the theorem asks for a quarter of it.", lambda L, K: 1 / (L * K)),
@@ -539,7 +573,12 @@ def check_floor(yours: Callable[[float, float, float, float, int, int], float]) 
         both = terms(gamma, L, sigma, kappa, N, K)
         return both["noise"] + both["drift"]
 
-    cases = [(0.1, 2.0, 1.0, 3.0, 4, 2), (0.01, 20.0, 0.5, 1.0, 10, 5)]
+    rng = np.random.default_rng()
+    cases = []
+    for N, K in ((4, 2), (10, 5)):
+        L, sigma, kappa = rng.uniform(1.5, 5, 3)
+        gamma = rng.uniform(0.05, 0.25) / L  # the theorem allows up to 1 / (4 L)
+        cases.append((gamma, L, sigma, kappa, N, K))
     mistakes = [
         Mistake("the factor 5/2 is missing.", lambda *case: floor(*case) / 2.5),
         Mistake("the drift is missing: skew moves clients apart.", lambda *case: terms(*case)["noise"]),
@@ -564,7 +603,7 @@ def check_interaction(yours: Callable[[float, float, float, float], float]) -> b
     interaction: that is the effect of both together; take off what each gives alone.
     False
     """
-    cases = [(50.0, 55.0, 60.0, 70.0), (0.0, 1.0, 2.0, 3.0), (10.0, 9.0, 12.0, 10.0)]
+    cases = [tuple(accuracies) for accuracies in np.random.default_rng().uniform(10, 90, (3, 4)).tolist()]
     mistakes = [
         Mistake("add the accuracy with neither: it was subtracted twice.", lambda neither, a, b, both: both - a - b),
         Mistake(
@@ -600,7 +639,7 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         leads = ours - theirs
         return around_mean(leads, norm.ppf(0.975) * leads.std(ddof=1) / np.sqrt(len(leads)))
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng()
     cases = [(rng.normal(90, 2, n), rng.normal(89, 2, n)) for n in (3, 5)]
     mistakes = [
         Mistake("the standard deviation of a sample divides by n - 1: ddof=1.", std_of_population),
