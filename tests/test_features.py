@@ -1,6 +1,7 @@
 """What is looked at beyond accuracy: features with their anchors, their picture in the plane, drift."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fedecouple_lite.studies.features import (
     has_umap,
     space_scores,
     space_under,
+    umap_or_pca,
 )
 from fedecouple_lite.tensors import EXTRACTOR, pick
 
@@ -151,6 +153,30 @@ def test_embed_says_what_to_install_where_umap_is_missing(monkeypatch):
     with pytest.raises(ValueError, match="pip install umap-learn; or use how='pca'"):
         embed(np.zeros((5, 3)), "umap")
     assert not has_umap()
+
+
+@pytest.mark.parametrize(("points", "neighbours"), [(40, 15), (16, 15), (6, 5)])
+def test_umap_is_asked_for_a_plane_with_its_own_neighbours_one_job_and_the_seed(monkeypatch, points, neighbours):
+    asked = []
+
+    class UMAP:
+        def __init__(self, **options):
+            asked.append(options)
+
+        def fit_transform(self, given):
+            return given[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=UMAP))
+    given = np.random.default_rng(0).normal(size=(points, 4))
+    assert np.array_equal(embed(given, "umap", seed=7), given[:, :2])
+    assert asked == [{"n_components": 2, "n_neighbors": neighbours, "random_state": 7, "n_jobs": 1}]
+
+
+def test_a_fast_notebook_or_one_without_umap_draws_a_pca(monkeypatch, capsys):
+    assert umap_or_pca(fast=True) == "pca" and not capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert umap_or_pca() == "pca"
+    assert "umap-learn is not installed" in capsys.readouterr().out
 
 
 def test_umap_is_seen_without_being_loaded(monkeypatch, tmp_path):

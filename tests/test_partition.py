@@ -87,6 +87,7 @@ def test_feature_skew_turns_whole_images_by_client():
         ({"partition": "mixture", "share": 1.5}, "share=1.5 must be from 0 to 1"),
         ({"partition": "mixture", "per_client": 200}, "per_client=200 must be smaller: class"),
         ({"partition": "quantity", "sigma": -1.0}, "sigma=-1.0 must be"),
+        ({"partition": "quantity", "sigma": 0}, "sigma=0 must be"),
         ({"partition": "iid", "alpha": 0.5}, "alpha=0.5 must be known to partition='iid', which takes: no options"),
         ({"partition": "dirichlt"}, "partition='dirichlt' is unknown; did you mean 'dirichlet'"),
         ({"test_share": 1.0}, "test_share=1.0 must be"),

@@ -221,3 +221,10 @@ def test_margins_take_each_cells_own_rival_and_rank():
 def test_the_rank_is_among_all_and_the_rival_among_those_asked_for():
     leads = margins(made_up().replace({"fedecouple": "fedavg_ft", "fedavg_ft": "fedecouple"}), BASELINES)
     assert leads["rival"].item() == "fedper" and leads["rank"].item() == 2 and leads["points"].item() > 0
+
+
+def test_hyper_parameters_stand_in_the_order_of_the_table():
+    values = {"FedRep": 0.1, "Ditto": 0.2, "Local": 0.3}
+    rows = pd.DataFrame({"method": list(values), "seed": 0})
+    rows["hyperparameters"] = [json.dumps({"lr": lr, "epochs": 5}) for lr in values.values()]
+    assert chosen(rows) == ["all methods: epochs 5", "FedRep: lr 0.1", "Ditto: lr 0.2", "Local: lr 0.3"]
