@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -659,3 +660,7 @@ def test_a_comparison_that_could_not_tune_later_is_refused_before_the_first_run(
     with pytest.raises(ValueError, match="leave nobody a validation image: there is nothing to compare"):
         compare(setting, methods, [0], tmp_path, trials=2, fixed=["lr"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_digest_is_sixteen_hexadecimal_digits():
+    assert re.fullmatch(r"[0-9a-f]{16}", digest(Setting(**TINY), make("fedavg"), 0))

@@ -220,6 +220,8 @@ def test_helpers_from_a_file_beside_the_notebook_count_also_by_the_modules_name(
         "import my_losses\nclass Own:\n    def loss(self):\n        return my_losses.focal(my_losses.deep.clip(1))",
         "from my_losses import focal\nfrom my_losses.deep import clip\n"
         "class Own:\n    def loss(self):\n        return focal(clip(1))",
+        "import my_losses\nclass Own:\n    def loss(self):\n"
+        "        def inside(x):\n            return my_losses.focal(my_losses.deep.clip(x))\n        return inside(1)",
     )
 
     def digests():

@@ -28,7 +28,7 @@ def test_a_process_of_its_own_embeds_as_here_and_ends_when_it_is_closed():
             "anchor_labels": np.array([0, 0, 1, 1]),
         }
         fig = plots.feature_map({"two heaps": space}, process)
-        with pytest.raises(ValueError, match="points=.* must be of shape"):
+        with pytest.raises(ValueError, match=r"points=.* must be of shape"):
             embed(points[:3], process)
     worker.join(30)
     assert not worker.is_alive()
