@@ -4,8 +4,8 @@ import pytest
 from helpers import last, same
 
 from fedecouple_lite import make, rounds
+from fedecouple_lite.checkpoint import holds_state, load_state, save_state
 from fedecouple_lite.engine import start
-from fedecouple_lite.studies.checkpoint import holds_state, load_state, save_state
 
 
 @pytest.mark.parametrize("name", ["fedecouple", "ditto", "fedpac", "local"])

@@ -19,6 +19,7 @@ FLOORS = (
     ("stacked",),
     ("engine",),
     ("__init__",),
+    ("checkpoint",),
     ("studies",),
     ("course",),
     ("__main__",),

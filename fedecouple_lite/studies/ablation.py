@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checkpoint import holds_state, load_state, save_state
 from ..engine import State
 from ..errors import nearest
 from ..hyper import hypers
 from ..methods import FedAvg, FedeCouple, make
-from .checkpoint import holds_state, load_state, save_state
 from .experiment import Run, Setting, Watch, check_comparison, compare, digest, watch_nothing
 from .tables import table
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 
-from ..engine import State
-from ..files import write_whole
-from ..tensors import Tensors
+from .engine import State
+from .files import write_whole
+from .tensors import Tensors
 
 SERVER = "server/"
 
