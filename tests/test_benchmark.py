@@ -253,3 +253,15 @@ def test_the_command_of_a_run_that_diverged_at_first_is_that_of_the_run_that_did
     assert call(*shlex.split(row["command"])[3:], "--out", tmp_path / "again.json").exit_code == 0
     (made,) = table([json.loads((tmp_path / "again.json").read_text())]).to_dict("records")
     assert made["personal"] == row["personal"]
+
+
+def test_a_cell_is_tuned_on_seed_0_whatever_seeds_run(tmp_path, monkeypatch):
+    asked = []
+
+    def watch(setting, method, seed, trials, folder, on_round, fixed):
+        asked.append((seed, trials, setting.rounds, list(fixed)))
+        return method
+
+    monkeypatch.setattr(benchmark, "tune", watch)
+    measure(TINY, tmp_path)
+    assert asked == [(0, TINY.trials, TINY.rounds_of_a_trial(), list(TINY.common))] * len(TINY.methods)

@@ -111,10 +111,18 @@ class DoubledInTraining(nn.Module):
         return 2 * x if self.training else x
 
 
+class LonelyInTraining(nn.Module):
+    """Another output for a batch of one, while training alone."""
+
+    def forward(self, x):
+        return 0 * x if self.training and len(x) == 1 else x
+
+
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
         (Counting(), "from call to call"),
+        (LonelyInTraining(), "with the other images of its batch"),
         (OverTheBatch(), "with the other images of its batch"),
         (DoubledInTraining(), "between training and evaluation mode"),
     ],

@@ -432,3 +432,15 @@ def test_a_test_part_that_leaves_nothing_to_train_on_is_refused():
             split(kept, 3, "iid", per_client=per_client, test_share=test_share, keep_test=True)
     train = split(kept, 3, "iid", per_client=2, test_share=0.6, keep_test=True).train
     assert [len(index) for index in train] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("per_client", "test_share", "train", "test"), [(30, 1 / 3, 20, 10), (40, 0.25, 30, 10)])
+def test_of_a_set_with_its_own_test_part_each_client_has_its_share_of_both(per_client, test_share, train, test):
+    """Of per_client images in all, test_share are for testing, where there are so many."""
+    from fedecouple_lite import from_arrays
+
+    x, y = DIGITS.x[:, 0].numpy(), DIGITS.y.numpy()
+    kept = from_arrays("kept", x[:1000], y[:1000], x[1000:], y[1000:], range(10))
+    f = split(kept, 5, "iid", per_client=per_client, test_share=test_share, keep_test=True)
+    assert [len(index) for index in f.train] == [train] * 5
+    assert [len(index) for index in f.test] == [test] * 5
