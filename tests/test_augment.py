@@ -1,5 +1,7 @@
 """Random views of colour images: the same in every backend, drawn by key, never where features are measured."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from helpers import last, same
 
 from fedecouple_lite import from_arrays, make, net_for, rounds, split
 from fedecouple_lite.augment import PAD, crop_flip, draw_crop_flip
+from fedecouple_lite.methods import FedAvg
 
 QUICK = {"lr": 0.05, "epochs": 2, "batch_size": 8}
 
@@ -77,3 +80,22 @@ def test_grey_images_and_unknown_names_are_refused(net, federation, colour):
         next(rounds(make("fedavg"), net, federation, rounds=1, augment="crop_flip"))
     with pytest.raises(ValueError, match="augment='flip' must be one of crop_flip, or None"):
         next(rounds(make("fedavg"), net_for((3, 32, 32), 4), colour, rounds=1, augment="flip"))
+
+
+def test_the_round_that_vmap_leaves_to_threads_sees_views_as_well():
+    """A loss that asks for a number cannot be stacked: auto finds that out in the first round, and threads train it."""
+
+    @dataclass(frozen=True)
+    class Asks(FedAvg):
+        def loss(self, net, client, download, x, y):
+            losses = F.cross_entropy(net.logits(client, x), y, reduction="none")
+            return losses / losses.max().item()
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (60, 8, 8, 3), dtype=np.uint8)  # small: auto tries stacks first
+    federation = split(from_arrays("small", x, np.arange(60) % 4, x[:0], np.arange(0)), 3, "quantity")
+    net = net_for((3, 8, 8), 4)
+    options = {"rounds": 1, "augment": "crop_flip"}
+    auto, threads = (last(rounds(Asks(**QUICK), net, federation, backend=b, **options)) for b in ("auto", "threads"))
+    plain = last(rounds(Asks(**QUICK), net, federation, rounds=1))
+    assert same(auto.server, threads.server) and not same(auto.server, plain.server)

@@ -358,6 +358,18 @@ def test_the_constants_are_true_everywhere_and_reached(seed):
     assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(np.full((n, m), steepest), rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lower_bound_is_reached_where_clients_agree_and_every_wave_is_at_its_bottom(seed):
+    p = random_problem(seed, global_loss=0.7, h=0.4, r=0.9, c=1.3, lam=0.8, mu=0.6, tau=0.0)
+    m = p.a.shape[1]
+    agreed = replace(p, a=np.full_like(p.a, np.pi), e=np.zeros_like(p.e))  # theta a half turn from phi suits all
+    theta, phi, psi = np.full((1, m), np.pi), np.zeros(p.e.shape), np.zeros((1, m))
+    assert agreed.value(theta, phi, theta, psi) == pytest.approx(agreed.lowest)
+    assert agreed.lowest == pytest.approx(-1.7 * 1.3 * m)
+    of_spread = 1.7 * 0.4 / 2 * p.a.var(0).sum() + 0.7 * 0.9 / 2 * p.e.var(0).sum()
+    assert p.lowest == pytest.approx(of_spread - 1.7 * 1.3 * m)
+
+
 def steepest(gradient, at):
     """By how much `gradient` changes with its argument at `at`, (1, m), coordinate by coordinate."""
     eps = 1e-4

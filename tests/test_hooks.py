@@ -145,3 +145,7 @@ def test_a_derived_tensor_that_counts_padding_is_refused_by_vmap(net, few):
         last(rounds(Blind(**QUICK), net, federation, rounds=1, backend="vmap"))
     runs = [last(rounds(Blind(**QUICK), net, federation, rounds=1, backend=b)) for b in ("auto", "loop")]
     assert difference(*runs) == 0
+
+
+def test_a_phases_own_step_size_of_zero_is_one():
+    assert [Train(("classifier.",), (), 1, lr=lr).step_size(0.1) for lr in (None, 0.0, 0.3)] == [0.1, 0.0, 0.3]

@@ -46,6 +46,17 @@ def test_init_depends_on_the_seed_alone_and_leaves_the_global_generator(net):
         assert 0.8 / fan_in**0.5 < t.abs().max() <= 1 / fan_in**0.5, name
 
 
+def test_no_parameter_repeats_the_draws_of_another(net):
+    """Uniform numbers in [-1, 1] once each is divided by its bound: all of one stream, none twice."""
+    beginnings = set()
+    weights = net.init(5)
+    for name, tensor in weights.items():
+        fan_in = weights[name.replace("bias", "weight")][0].numel()
+        first = [round(float(number), 4) for number in tensor.flatten()[:3] * fan_in**0.5]
+        beginnings.add(tuple(first))
+    assert len(beginnings) == len(weights) == 8
+
+
 def test_parameters_of_other_layers_keep_their_value():
     extractor = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten())
     weights = DecoupledNet(extractor, nn.Linear(144, 2), (1, 8, 8)).init(0)
