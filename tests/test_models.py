@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from helpers import last, same
@@ -203,6 +205,27 @@ def test_a_lazy_layer_without_a_size_is_refused():
         DecoupledNet(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), nn.Linear(4, 2), (1, 8, 8))
 
 
+class LastOfEach(nn.Module):
+    """One number for each image, without a dimension for features."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, -1]
+
+
+class FromOne(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, z):
+        return z[:, None] * self.weight
+
+
+def test_features_are_a_row_for_each_image_even_where_the_logits_are_right():
+    with pytest.raises(ValueError, match=r"model must give \(B, d\), then \(B, C\), not \(2,\), then \(2, 3\)"):
+        DecoupledNet(LastOfEach(), FromOne(), (1, 8, 8))
+
+
 def test_structures_are_told_apart_and_drawn_weights_do_not_count():
     def net(width=16, value=1.0):
         norm = nn.GroupNorm(2, 4)
@@ -211,6 +234,7 @@ def test_structures_are_told_apart_and_drawn_weights_do_not_count():
         return DecoupledNet(layers, nn.Linear(width, 2), (1, 8, 8))
 
     assert net().structure == net().structure  # another global draw, the same net
+    assert re.fullmatch("[0-9a-f]{16}", net().structure)
     assert len({net().structure, net(width=17).structure, net(value=2.0).structure}) == 3
 
 
