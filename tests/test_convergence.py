@@ -566,3 +566,12 @@ def test_the_objective_of_a_client_that_never_took_part_is_that_of_joining_now(n
         if k in state.joined:
             far += share * float((flat(pick(state.clients[k], CLASSIFIER)) - of_server).square().sum())
     assert gradient_norms(method, net, three, state)["distance"] == pytest.approx(far)
+
+
+@pytest.mark.parametrize("lr", [0.0, -0.01, 0.0626])
+def test_the_theorem_has_no_bound_for_a_step_of_nothing_backwards_or_too_far(lr):
+    """gamma = 2 lr, L = 2: gamma L must be in (0, 1/4]."""
+    constants = {"gap": 1.0, "smoothness": 2.0, "sigma": 1.0, "kappa": 1.0, "clients": 4, "local_steps": 2, "rounds": 5}
+    assert bound(lr=0.0625, **constants)["start"] == pytest.approx(2.5 / (0.125 * 5))
+    with pytest.raises(ValueError, match=f"lr={lr}, local_steps=2: .* must be above 0 and at most 1/4"):
+        bound(lr=lr, **constants)
