@@ -1,5 +1,6 @@
 """The drawings of a round are those that their script makes, and can be read by everybody."""
 
+import json
 import re
 import runpy
 import xml.etree.ElementTree as ElementTree
@@ -32,3 +33,13 @@ def test_a_dark_page_gets_light_ink():
     for svg in MADE.values():
         dark = re.search(r"prefers-color-scheme: dark\) \{(.*?)\n\}", svg, re.S)[1]
         assert ".sheet { fill: #1e1e1e; }" in dark and "text { fill: #dddddd; }" in dark
+
+
+def test_the_notebooks_show_every_drawing_and_none_that_is_not_there():
+    shown = set()
+    for path in FOLDER.parent.glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            for words, name in re.findall(r"!\[([^\]]*)\]\(drawings/([^)]+)\)", "".join(cell["source"])):
+                assert words, f"{path.name}: {name} says nothing to a screen reader"
+                shown.add(name)
+    assert shown == set(MADE)
