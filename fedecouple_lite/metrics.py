@@ -50,7 +50,7 @@ def client_spread(centres: np.ndarray, labels: np.ndarray) -> float:
 
     Examples
     --------
-    >>> client_spread(np.array([[0.0], [2.0], [9.0], [11.0]]), np.array([0, 0, 1, 1]))  # 1 from their means, 10 apart
+    >>> client_spread(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))  # 1 from their means, 10 apart
     0.1
     """
     classes = np.unique(labels)
