@@ -383,20 +383,29 @@ def around_anchors(
     return fig
 
 
-def feature_map(spaces: Mapping[Any, Space], how: str | UmapProcess = "umap", by: Sequence[str] = ("class",)) -> Figure:
+def feature_map(
+    spaces: Mapping[Any, Space],
+    how: str | UmapProcess = "umap",
+    by: Sequence[str] = ("class",),
+) -> Figure:
     """Feature spaces side by side in ONE embedding of them all, with scores that need no picture.
 
-    All panels have one scale, each its own middle. by: a row of panels for each of these, coloured by "class" (marker:
-    client, stars: clients' anchors) or by "client" (marker: class). ValueError for another word.
+    Each panel has a square window around its own images; an anchor beyond it is not seen. by: a row of panels for each
+    of these, coloured by "class" (marker: client, stars: clients' anchors) or by "client" (marker: class). ValueError
+    for another word.
     """
     check_colouring(by)
     places = _places(spaces, how)
-    fig, axes = figure(len(spaces), 4.6 * len(spaces), 4.7 * len(by), rows=len(by))
+    titles = [scored(str(title), space) for title, space in spaces.items()]
+    columns = len(spaces)
+    rows = len(by)
+    fig, axes = figure(columns, width=4.6 * columns, height=4.7 * rows, rows=rows)
     panels = iter(axes)
     for colouring in by:
-        for (title, space), place in zip(spaces.items(), places, strict=True):
-            _draw_space(next(panels), scored(str(title), space), space, place, colouring)
-    fig.supxlabel(f"{name_of(how)} of features; {'; '.join(LEGENDS[colouring] for colouring in by)}", fontsize=9)
+        for title, space, place in zip(titles, spaces.values(), places, strict=True):
+            _draw_space(next(panels), title, space, place, colouring)
+    legend = "; ".join(LEGENDS[colouring] for colouring in by)
+    fig.supxlabel(f"{name_of(how)} of features; {legend}", fontsize=9)
     return fig
 
 
@@ -407,7 +416,7 @@ def feature_frames(
     name: str = "round",
 ) -> dict[Any, Figure]:
     """The same, one figure for each space, its colourings side by side: the frames of a film over rounds, or over
-    whatever `name` says. All are in one embedding, on one scale."""
+    whatever `name` says. All are in one embedding, each in a window of its own."""
     check_colouring(by)
     places = _places(spaces, how)
     frames = {}
@@ -501,7 +510,9 @@ def _draw_space(ax: Axes, title: str, space: Space, place: Place, colouring: str
         _draw_anchors(ax, space, place)
     x, y = (place.points.min(0) + place.points.max(0)) / 2
     half_width = 0.54 * np.ptp(place.points, axis=0).max()
-    ax.set(xlim=(x - half_width, x + half_width), ylim=(y - half_width, y + half_width), xticks=[], yticks=[])
+    ax.set_xlim(x - half_width, x + half_width)
+    ax.set_ylim(y - half_width, y + half_width)
+    ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
 
 
@@ -509,7 +520,7 @@ def _draw_anchors(ax: Axes, space: Space, place: Place) -> None:
     """Clients' anchors as stars, and the number of each class at the middle of its images."""
     for c in np.unique(space["labels"]):
         stars = place.stars[space["anchor_labels"] == c]
-        colour = style(c)["color"]
-        ax.scatter(stars[:, 0], stars[:, 1], s=24, edgecolors="black", linewidths=0.4, color=colour, marker="*")
+        look: dict[str, Any] = {"color": style(c)["color"], "marker": "*", "edgecolors": "black", "linewidths": 0.4}
+        ax.scatter(stars[:, 0], stars[:, 1], s=24, **look)
         middle = np.median(place.points[space["labels"] == c], axis=0)
         ax.annotate(str(c), middle, (7, 7), textcoords="offset points", weight="bold", fontsize=9)

@@ -70,6 +70,20 @@ def arrow(x1: float, y1: float, x2: float, y2: float, words: str = "") -> str:
     return line + text((x1 + x2) / 2 + 8, (y1 + y2) / 2 + 4, words, "small")
 
 
+def both_classifiers(extractor: str, own: str) -> tuple[str, ...]:
+    """Images through the extractor, and its features into the frozen global and the own classifier; how each of the
+    two others stands in this step."""
+    return (
+        images(50, 202),
+        arrow(100, 218, 146, 218),
+        block(150, 200, "extractor", border=extractor),
+        arrow(292, 212, 330, 186),
+        arrow(292, 224, 330, 242),
+        block(334, 160, "global", border="frozen"),
+        block(334, 226, "own", border=own),
+    )
+
+
 def drawing(title: str, *parts: str) -> str:
     """A whole SVG: its title is what a screen reader says."""
     return "\n".join(
@@ -131,13 +145,7 @@ def drawings() -> dict[str, str]:
             SERVER,
             CLIENT,
             *at_server,
-            images(50, 202),
-            arrow(100, 218, 146, 218),
-            block(150, 200, "extractor", border="frozen"),
-            arrow(292, 212, 330, 186),
-            arrow(292, 224, 330, 242),
-            block(334, 160, "global", border="frozen"),
-            block(334, 226, "own", border="trained"),
+            *both_classifiers(extractor="frozen", own="trained"),
             arrow(420, 200, 420, 222, "distillation"),
         ),
         "round_4_extractor.svg": drawing(
@@ -145,13 +153,7 @@ def drawings() -> dict[str, str]:
             SERVER,
             CLIENT,
             *at_server,
-            images(50, 202),
-            arrow(100, 218, 146, 218),
-            block(150, 200, "extractor", border="trained"),
-            arrow(292, 212, 330, 186),
-            arrow(292, 224, 330, 242),
-            block(334, 160, "global", border="frozen"),
-            block(334, 226, "own", border="frozen"),
+            *both_classifiers(extractor="trained", own="frozen"),
             arrow(292, 219, 500, 214),
             stars(520, 212, "anchors"),
         ),
