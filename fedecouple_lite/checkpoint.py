@@ -11,7 +11,7 @@ from safetensors.torch import load, save_file
 
 from .engine import State
 from .files import write_whole
-from .tensors import Tensors
+from .tensors import under
 
 SERVER = "server/"
 
@@ -62,10 +62,5 @@ def load_state(path: Path, stands_for: str, device: str = "cpu") -> State:
     # Not load_file, whose tensors lie in the file for as long as they live.
     stored = load(path.read_bytes())
     tensors = {name: stored[name].to(device) for name in about["names"]}
-    clients = tuple(named(tensors, of_client(k)) for k in range(about["clients"]))
-    return State(about["round"], named(tensors, SERVER), clients, joined=frozenset(about["joined"]))
-
-
-def named(tensors: Tensors, prefix: str) -> Tensors:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    clients = tuple(under(tensors, of_client(k)) for k in range(about["clients"]))
+    return State(about["round"], under(tensors, SERVER), clients, joined=frozenset(about["joined"]))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .tensors import CLASSIFIER, EXTRACTOR, Tensors
+from .tensors import CLASSIFIER, EXTRACTOR, Tensors, under
 
 
 class DecoupledNet:
@@ -85,11 +85,11 @@ class DecoupledNet:
 
     def features(self, tensors: Tensors, x: Tensor, prefix: str = "") -> Tensor:
         """f(theta; x), (B, d). `prefix` chooses a second set of weights, such as "personal."."""
-        return functional_call(self.extractor, _without(prefix + EXTRACTOR, tensors), (x,))
+        return functional_call(self.extractor, under(tensors, prefix + EXTRACTOR), (x,))
 
     def classify(self, tensors: Tensors, z: Tensor, prefix: str = "") -> Tensor:
         """g(phi; z): features (B, d) to logits (B, C)."""
-        return functional_call(self.classifier, _without(prefix + CLASSIFIER, tensors), (z,))
+        return functional_call(self.classifier, under(tensors, prefix + CLASSIFIER), (z,))
 
     def logits(self, tensors: Tensors, x: Tensor, prefix: str = "") -> Tensor:
         """g(phi; f(theta; x)): images (B, *in_shape) to logits (B, C)."""
@@ -192,11 +192,6 @@ def outputs_by_layer(net: DecoupledNet, weights: Tensors, images: Tensor, traini
     for hook in hooks:
         hook.remove()
     return outputs
-
-
-def _without(prefix: str, tensors: Tensors) -> Tensors:
-    """The tensors under `prefix`, by the names that their module knows."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _cnn(

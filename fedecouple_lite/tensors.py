@@ -62,6 +62,11 @@ def rename(tensors: Tensors, old: str, new: str) -> Tensors:
     return {new + name.removeprefix(old): tensor for name, tensor in tensors.items()}
 
 
+def under(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors whose names begin with `prefix`, by what follows it; none is no error."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
     """||a - b||^2 over the names of `a`, a scalar; `b` may hold more."""
     distances = [(tensor - b[name]).square().sum() for name, tensor in a.items()]
