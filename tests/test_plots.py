@@ -11,6 +11,7 @@ from fedecouple_lite.engine import start
 from fedecouple_lite.metrics import centre_distances
 from fedecouple_lite.partition import unevenness
 from fedecouple_lite.studies.features import embed, feature_space, space_scores
+from fedecouple_lite.studies.tables import table
 
 IMAGE = 16  # the size of an image's dot in a feature map; stars have another
 
@@ -60,7 +61,7 @@ def test_client_bars_are_sorted_by_the_first_method():
 
 
 def test_multiples_need_a_run():
-    assert [ax.get_title() for ax in plots.multiples(RESULTS).axes[:2]] == ["A\n60.0 %", "B\n10.0 %"]
+    assert [ax.get_title() for ax in plots.multiples(RESULTS).axes[:2]] == ["A\n45.0 %", "B\n10.0 %"]
     with pytest.raises(ValueError, match="at least one run"):
         plots.multiples([])
 
@@ -237,12 +238,22 @@ def test_every_small_multiple_shows_its_own_curve_before_the_others():
     fig = plots.multiples(THREE, columns=2)
     assert [ax.get_visible() for ax in fig.axes] == [True, True, True, False]
     for ax, (label, mean) in zip(fig.axes, MEANS.items(), strict=False):
-        assert ax.get_title() == f"{label}\n{mean[-1]:.1f} %"
+        assert ax.get_title() == f"{label}\n{np.mean(mean):.1f} %"
         (own,) = of_colour(ax.lines, plots.COLOURS[0])
         assert own.get_ydata() == pytest.approx(mean)
         grey = [list(line.get_ydata()) for line in ax.lines if line is not own]
         assert np.allclose(grey, list(MEANS.values()))
     assert fig.get_supylabel() == "personal accuracy, trained (%)" and fig.get_supxlabel() == "round"
+
+
+def test_a_small_multiple_is_titled_by_what_a_table_says_of_it():
+    """The mean of the last five rounds, not the last one, so that panels and table rank alike."""
+    early, late = [0.1, 0.2, 0.5, 0.5, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.3, 0.3, 0.3, 0.6]
+    of_two = [result("early", 0, early), result("late", 0, late)]
+    titles = [ax.get_title() for ax in plots.multiples(of_two).axes]
+    rows = table(of_two).set_index("method")["personal"]
+    assert titles == [f"{label}\n{100 * rows[label]:.1f} %" for label in ("early", "late")]
+    assert titles == ["early\n50.0 %", "late\n36.0 %"]
 
 
 def test_every_method_of_a_dot_plot_has_its_own_seeds_mean_and_interval():

@@ -24,6 +24,7 @@ from ..losses import cross_entropy, distillation, true_class_probability
 from ..methods import FedeCouple
 from ..metrics import centre_distances
 from ..partition import Federation, unevenness
+from ..studies.experiment import SUMMARY_ROUNDS
 from ..studies.features import Space, UmapProcess, embed, name_of, space_scores
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _name_lines(ax: Axes, ends: list[tuple[float, int, str, str]]) -> None:
 
 def multiples(results: Sequence[Mapping[str, Any]], metric: str = "personal", columns: int = 4) -> Figure:
     """Small multiples on one scale: each label's curve (mean over seeds, band: standard deviation) before all others'
-    in grey, its last value in the title. ValueError for no results."""
+    in grey. In the title what a table says of it: the mean of its last five rounds. ValueError for no results."""
     require(len(results) > 0, "results", list(results), "at least one run")
     all_curves = {label: curve(runs, metric) for label, runs in _by_label(results).items()}
     number = len(all_curves)
@@ -155,7 +156,8 @@ def multiples(results: Sequence[Mapping[str, Any]], metric: str = "personal", co
             ax.plot(other.rounds, other.mean, color="0.82", lw=1)
         ax.plot(rounds, mean, color=COLOURS[0], lw=2)
         ax.fill_between(rounds, mean - std, mean + std, color=COLOURS[0], alpha=0.2, linewidth=0)
-        ax.set_title(f"{label}\n{mean[-1]:.1f} %", fontsize=9)
+        summed_up = mean[-SUMMARY_ROUNDS:].mean()
+        ax.set_title(f"{label}\n{summed_up:.1f} %", fontsize=9)
         _whole_numbers(ax)
     for empty in axes[number:]:
         empty.set_visible(False)
