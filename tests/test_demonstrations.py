@@ -77,10 +77,25 @@ def test_descent_stays_under_its_bound_and_has_none_beyond_the_theorems_step():
 
 
 @pytest.mark.parametrize("mu", [0.0, 2.0])
-def test_anchor_pull_draws_before_and_after_in_one_window(net, federation, mu):
-    left, right = demonstrations.anchor_pull(net, net.init(0), federation, client=2, mu=mu, steps=3).axes
-    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
-    assert (left.get_title(), right.get_title()) == ("received", f"after 3 steps, mu = {mu:g}")
+def test_anchor_pull_draws_all_three_times_in_one_window(net, federation, mu):
+    weights = net.init(0)
+    axes = demonstrations.anchor_pull(net, weights, federation, client=2, mu=mu, steps=3).axes
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in axes}) == 1
+    free = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=0.0, steps=3)
+    pulled = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=mu, steps=3)
+    assert [ax.get_title() for ax in axes] == [
+        f"received\nOmega {free.omega_before:.3f}",
+        f"3 steps without a pull\nOmega {free.omega_after:.3f}",
+        f"3 steps, mu = {mu:g}\nOmega {pulled.omega_after:.3f}",
+    ]
+    dots = []
+    for ax in axes:
+        clouds = [np.array(cloud.get_offsets()) for cloud in ax.collections if len(cloud.get_offsets()) > 1]
+        dots.append(np.concatenate(clouds))
+    # One plane: the last panel is the middle one where mu is 0, and nearer to the first where it is not.
+    moved_freely = np.linalg.norm(dots[1] - dots[0])
+    moved_pulled = np.linalg.norm(dots[2] - dots[0])
+    assert moved_pulled == pytest.approx(moved_freely) if mu == 0 else moved_pulled < 0.95 * moved_freely
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_anchor_pull(net, federation):
     weights = net.init(1)
 
     def plain(client, mu, steps):
-        words = "Same colour, same class. The larger mu, the closer features come to the star of their class."
+        words = "Same colour, same class. The larger mu, the nearer features stay to the star of their class."
         return demonstrations.anchor_pull(net, weights, federation, client, mu, steps), words
 
     moves_with(widgets.anchor_pull(net, weights, federation), plain, [("client", 2), ("mu", 4.0), ("steps", 5)])

@@ -114,8 +114,8 @@ def test_anchor_pull_tightens_the_features_as_mu_grows(net, digits):
     assert picture.image.value != first and "Error" not in picture.caption.value
     omegas = []
     for mu in (0.0, 10.0):
-        text = demonstrations.anchor_pull(net, net.init(0), federation, mu=mu, steps=30)._supxlabel.get_text()
-        omegas.append(float(re.search(r"-> ([\d.]+)", text)[1]))
+        *_, pulled = demonstrations.anchor_pull(net, net.init(0), federation, mu=mu, steps=30).axes
+        omegas.append(float(re.search(r"Omega ([\d.]+)", pulled.get_title())[1]))
     assert omegas[1] < omegas[0]
 
 

@@ -127,12 +127,18 @@ def anchor_pull(
     mu: float = FedeCouple.mu,
     steps: int = 20,
 ) -> Figure:
-    """One client's features before and after `steps` steps of its extractor on ce + mu Omega, in ONE plane (PCA)."""
-    pull = pull_to_anchors(net, weights, federation, client, mu, steps)
-    panels = {"received": pull.before, f"after {steps} steps, mu = {mu:g}": pull.after}
-    omega = f"Omega {pull.omega_before:.3f} -> {pull.omega_after:.3f}"
-    text = f"PCA of one client's features, its anchors as stars; {omega}"
-    return plots.around_anchors(panels, pull.labels, pull.anchors, pull.anchor_labels, federation.data.classes, text)
+    """One client's features as received, after `steps` steps of its extractor without a pull, and after as many on
+    ce + mu Omega: three panels in ONE plane (PCA) and one window, so that they can be compared, also over mu."""
+    free = pull_to_anchors(net, weights, federation, client, mu=0.0, steps=steps)
+    pulled = pull_to_anchors(net, weights, federation, client, mu, steps)
+    panels = {
+        f"received\nOmega {pulled.omega_before:.3f}": pulled.before,
+        f"{steps} steps without a pull\nOmega {free.omega_after:.3f}": free.after,
+        f"{steps} steps, mu = {mu:g}\nOmega {pulled.omega_after:.3f}": pulled.after,
+    }
+    text = "PCA of one client's features, one plane for all panels; its anchors as stars"
+    classes = federation.data.classes
+    return plots.around_anchors(panels, pulled.labels, pulled.anchors, pulled.anchor_labels, classes, text)
 
 
 # --- Convergence, measured under its bound ---

@@ -370,7 +370,7 @@ def around_anchors(
     lows = everything.min(0) - margin
     highs = everything.max(0) + margin
     stars = places[-1]
-    fig, axes = figure(len(panels), width=4.5 * len(panels), height=4.0)
+    fig, axes = figure(len(panels), width=3.6 * len(panels), height=3.8)
     for ax, title, points in zip(axes, panels, places[:-1], strict=True):
         for c in np.unique(labels):
             chosen = points[labels == c]

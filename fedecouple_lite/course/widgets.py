@@ -200,9 +200,9 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
 
     def draw(client: int, mu: float, steps: int) -> tuple[Figure, str]:
         figure = demonstrations.anchor_pull(net, weights, federation, client, mu, steps)
-        return figure, "Same colour, same class. The larger mu, the closer features come to the star of their class."
+        return figure, "Same colour, same class. The larger mu, the nearer features stay to the star of their class."
 
-    return Picture(controls, draw, "720px")
+    return Picture(controls, draw, "860px")
 
 
 def distillation(student_logits: Any, teacher_logits: Any, y: Any) -> Picture:
