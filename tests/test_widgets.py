@@ -447,6 +447,26 @@ def test_start_right_after_another_choice_uses_that_methods_values(digits):
     assert "fedprox (mu 0.01, lam -)" in panel.caption.value and panel.mu.value == 0.01
 
 
+def test_a_picture_of_another_method_than_the_chosen_one_says_so(digits):
+    """Paused or running: the curve on the screen keeps its own name until a new run begins."""
+    panel = widgets.TrainingPanel(digits, clients=4, epochs=1)
+    panel.method.value = "fedper"  # nothing has been run: there is nothing to be told apart
+    panel.method.value = "fedecouple"
+    assert panel.caption.value == "Choose, then press start; step does one round."
+    panel.step()
+    shown = panel.caption.value
+    assert shown.startswith("Round 1: fedecouple (mu 1, lam 3)") and "controls" not in shown
+    panel.method.value = "fedrep"
+    assert panel.caption.value == f"{shown} This is not what the controls say now: press start for a run of that."
+    panel.method.value = "fedecouple"
+    assert panel.caption.value == shown
+    panel.alpha.value = 10.0
+    assert panel.caption.value.startswith(f"{shown} This is not what the controls say now")
+    panel.step()
+    assert panel.caption.value.startswith("Round 1: fedecouple (mu 1, lam 3), alpha 10.")
+    assert "controls" not in panel.caption.value
+
+
 def test_without_a_test_image_the_panels_say_so_and_train_nothing(tmp_path):
     x, y = arrays(n=20, classes=20)  # one image of each class: all are for training
     panel = TrainingPanel(from_arrays("few", x, y, x[:0], y[:0]), clients=3, epochs=1)

@@ -241,7 +241,7 @@ def descent(seed: int = 0) -> Picture:
         problem = random_problem(seed, h=1.0, c=1.5, global_loss=0.0, **constants)
         return demonstrations.descent(problem, step, local_steps)
 
-    return Picture(controls, draw, "576px")
+    return Picture(controls, draw, "880px")
 
 
 def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
@@ -349,7 +349,7 @@ class TrainingPanel(BackgroundPanel):
 
     def __init__(self, data: Dataset, clients: int = 20, **given: Any):
         super().__init__("Choose, then press start; step does one round.")
-        self.caption.layout.min_height = "56px"  # two lines: keeps the place, so that the page does not jump
+        self.caption.layout.min_height = "84px"  # three lines: keeps the place, so that the page does not jump
         self.data = data
         self.clients = clients
         self.given = given
@@ -362,6 +362,7 @@ class TrainingPanel(BackgroundPanel):
         self.states: Iterator[State] = iter(())  # the rounds to come
         self.values: list[Any] = []  # the controls' at the start of this run
         self.ran = ""  # this run's method and values, in words
+        self.report = ""  # on this run's last round
 
         self.method = w.Dropdown(options=list(METHODS), value="fedecouple", description="method")
         self.mu = _number_slider("mu", 0.0)
@@ -374,6 +375,8 @@ class TrainingPanel(BackgroundPanel):
         self.controls = [self.method, self.mu, self.lam, self.alpha, self.rounds]
         self._follow_method()
         self.method.observe(lambda change: self.guard(self._follow_method), names="value")
+        for control in self.controls:
+            control.observe(lambda change: self._show_report(), names="value")
 
         self.add_button("start", self.start, width="80px")
         self.add_button("pause", self.pause, width="80px")
@@ -432,6 +435,7 @@ class TrainingPanel(BackgroundPanel):
     def after_error(self) -> None:
         self.pause()
         self._end()
+        self.report = ""  # the caption is the error's
 
     def _end(self) -> None:
         """This run is over: the next start begins anew."""
@@ -457,6 +461,7 @@ class TrainingPanel(BackgroundPanel):
         self.federation = federation
         self.states = rounds(method, self.net, federation, rounds=self.rounds.value)
         self.ran = self._in_words(method)
+        self.report = ""
         self.state = None
         self.drift = []
         self.bar.max = self.rounds.value
@@ -484,12 +489,22 @@ class TrainingPanel(BackgroundPanel):
         self.bar.value = state.round
         self.image.value = png(plots.progress(state, self.drift))
         record = state.records[-1]
-        self.caption.value = (
+        self.report = (
             f"Round {state.round}: {self.ran}. Personal accuracy {100 * record['personal']:.1f} % trained, "
             f"{100 * record['personal_received']:.1f} % received; 10th percentile of clients, trained, "
             f"{100 * record['percentile10']:.1f} %; drift {self.drift[-1]:.2f}."
         )
+        self._show_report()
         return True
+
+    def _show_report(self) -> None:
+        """What was run, under its picture; and that the controls say something else by now, if they do."""
+        if not self.report:
+            return
+        text = self.report
+        if self.values != self._chosen():
+            text += " This is not what the controls say now: press start for a run of that."
+        self.caption.value = text
 
 
 def check_names(given: Mapping[str, Any]) -> None:
