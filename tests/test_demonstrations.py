@@ -62,6 +62,8 @@ def test_the_pull_is_so_many_steps_on_the_clients_own_loss(net, federation):
     assert np.allclose(pull.before, start, atol=1e-5) and np.allclose(pull.after, end.detach(), atol=1e-4)
     assert pull.omega_before == pytest.approx((start - own_anchor).square().mean().item(), rel=1e-4)
     assert pull.omega_after == pytest.approx((end - own_anchor).square().mean().item(), rel=1e-3)
+    shorter = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=0.7, steps=3, lr=0.01)
+    assert 0 < np.abs(shorter.after - start.numpy()).max() < 0.3 * np.abs(pull.after - pull.before).max()
     two_steps = demonstrations.pull_to_anchors(net, weights, federation, client=2, mu=0.7, steps=2)
     assert not np.allclose(pull.after, two_steps.after, atol=1e-3)  # a step can be told from none
 
@@ -105,6 +107,7 @@ def test_anchor_pull_draws_all_three_times_in_one_window(net, federation, mu):
         ({"client": -1}, "client=-1 must be"),
         ({"client": 1.0}, "client=1.0 must be"),
         ({"steps": -1}, "steps=-1 must be"),
+        ({"lr": -0.1}, "lr=-0.1 of FedeCouple must be"),
         ({"mu": -0.5}, "mu=-0.5 of FedeCouple must be"),
     ],
 )

@@ -42,7 +42,9 @@ def tokens(cell, kind):
 
 
 def asserts(cell):
-    return "assert" in tokens(cell, tokenize.NAME)
+    """Whether it holds something to be true, by itself or by lessons.claim."""
+    names = tokens(cell, tokenize.NAME)
+    return "assert" in names or "claim" in names
 
 
 def told_by_comments(cell):
@@ -157,6 +159,7 @@ def test_a_notebook_that_breaks_a_rule_is_refused():
         (5, code(verdict, folded_in_lab_only), "its verdict is not folded away"),
         (5, code(f"{TITLE}\nassert share < 1", FOLDED), "its verdict does not begin with the title and the guess"),
         (5, code(f"{TITLE}\n{ECHO}\nprint('A quarter.')", FOLDED), "its verdict checks nothing"),
+        (4, code("claim('A quarter.', share < 0.3, 'coins')"), "an assert before the verdict"),
         (5, code("print('A quarter.')", FOLDED), "no verdict before something new begins"),
         (4, markdown("### The next question"), "no verdict before something new begins"),
         (4, markdown("**Predict:** and three coins?"), "no verdict before something new begins"),

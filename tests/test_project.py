@@ -50,3 +50,6 @@ def test_notebooks_carry_no_outputs_and_the_same_set_up_cell(path):
     opening = "".join(cells[0]["source"])
     for promise in ("You will be able to", "You need to know", "Time", "colab-badge"):
         assert promise in opening
+    closing = "".join(cells[-1]["source"])
+    papers = closing.partition("## Further reading\n")[2].partition("**Next:**")[0]
+    assert len(re.findall(r"(?m)^- .*\*.+", papers)) == 3, "three papers, their titles in italics"

@@ -87,10 +87,12 @@ def pull_to_anchors(
     client: int = 0,
     mu: float = FedeCouple.mu,
     steps: int = 20,
+    lr: float = FedeCouple.lr,
 ) -> AnchorPull:
     """One client receives `weights`; its extractor takes `steps` steps on ce + mu Omega, each on all its images.
 
-    Raises ValueError for a client that there is not, or that has no training images, and for mu or steps below 0.
+    Raises ValueError for a client that there is not, or that has no training images, for mu or steps below 0, and for
+    a step size lr that is not above 0.
     """
     known = is_whole_number(client) and 0 <= client < len(federation)
     require(known, "client", client, f"a whole number from 0 to {len(federation) - 1}")
@@ -102,7 +104,8 @@ def pull_to_anchors(
         return [torch.arange(len(y))] * epochs
 
     # One step on all images in an epoch, so that epochs are steps; no classifier phase, no pull of the server's.
-    method = make("fedecouple", mu=mu, global_loss=0, classifier_epochs=0, epochs=steps, batch_size=len(y))
+    all_in_one = {"classifier_epochs": 0, "epochs": steps, "batch_size": len(y)}
+    method = make("fedecouple", mu=mu, lr=lr, global_loss=0, **all_in_one)
     trained = client_round(method, net, weights, weights, LocalData(x, y, all_at_once)).client
     before = forward(net.features, weights, x)
     after = forward(net.features, trained, x)
@@ -126,11 +129,12 @@ def anchor_pull(
     client: int = 0,
     mu: float = FedeCouple.mu,
     steps: int = 20,
+    lr: float = FedeCouple.lr,
 ) -> Figure:
     """One client's features as received, after `steps` steps of its extractor without a pull, and after as many on
     ce + mu Omega: three panels in ONE plane (PCA) and one window, so that they can be compared, also over mu."""
-    free = pull_to_anchors(net, weights, federation, client, mu=0.0, steps=steps)
-    pulled = pull_to_anchors(net, weights, federation, client, mu, steps)
+    free = pull_to_anchors(net, weights, federation, client, mu=0.0, steps=steps, lr=lr)
+    pulled = pull_to_anchors(net, weights, federation, client, mu, steps, lr)
     panels = {
         f"received\nOmega {pulled.omega_before:.3f}": pulled.before,
         f"{steps} steps without a pull\nOmega {free.omega_after:.3f}": free.after,

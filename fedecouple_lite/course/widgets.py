@@ -189,8 +189,8 @@ def travels() -> Picture:
     return Picture({"names": chosen}, draw)
 
 
-def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> Picture:
-    """mu and the number of steps against one client's features around its anchors."""
+def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation, lr: float = FedeCouple.lr) -> Picture:
+    """mu and the number of steps, each of size lr, against one client's features around its anchors."""
     controls = {
         "client": _slider("client", 0, 0, len(federation) - 1, 1),
         "mu": _number_slider("mu", FedeCouple.mu),
@@ -199,7 +199,7 @@ def anchor_pull(net: DecoupledNet, weights: Tensors, federation: Federation) -> 
     net = copy.deepcopy(net)  # weights are put into its modules while it runs: a cell's and ours must not meet there
 
     def draw(client: int, mu: float, steps: int) -> tuple[Figure, str]:
-        figure = demonstrations.anchor_pull(net, weights, federation, client, mu, steps)
+        figure = demonstrations.anchor_pull(net, weights, federation, client, mu, steps, lr)
         return figure, "Same colour, same class. The larger mu, the nearer features stay to the star of their class."
 
     return Picture(controls, draw, "860px")

@@ -1,4 +1,4 @@
-"""Draws the steps of a FedeCouple round as SVG files beside this script: `python notebooks/drawings/draw.py`.
+"""Draws the steps of a round as SVG files beside this script: `python notebooks/drawings/draw.py`.
 
 Each drawing has the same two places, the server above and one client below, and the same five things in them, each
 with its colour: the extractor theta, the global classifier phi, the client's own classifier phi_i, anchors and images.
@@ -84,6 +84,17 @@ def both_classifiers(extractor: str, own: str) -> tuple[str, ...]:
     )
 
 
+def one_classifier(extractor: str, own: str) -> tuple[str, ...]:
+    """Images through the extractor, and its features into the client's own classifier; how each stands in this step."""
+    return (
+        images(60, 202),
+        arrow(110, 218, 168, 218),
+        block(180, 200, "extractor", border=extractor),
+        arrow(322, 218, 348, 218),
+        block(352, 200, "own", border=own),
+    )
+
+
 def drawing(title: str, *parts: str) -> str:
     """A whole SVG: its title is what a screen reader says."""
     return "\n".join(
@@ -106,7 +117,7 @@ CLIENT = place(150, 122, "client i")
 
 
 def drawings() -> dict[str, str]:
-    """File name -> SVG: one client alone, then the five steps of a round."""
+    """File name -> SVG: one client alone, a shared extractor and FedRep's two steps, FedeCouple's five steps."""
     at_server = block(180, 44, "extractor"), block(350, 44, "global")
     return {
         "alone.svg": drawing(
@@ -117,6 +128,33 @@ def drawings() -> dict[str, str]:
             block(180, 110, "extractor", border="trained"),
             arrow(322, 128, 348, 128),
             block(352, 110, "own", border="trained"),
+        ),
+        "share_extractor.svg": drawing(
+            "Decoupled: the extractor travels and is averaged; every classifier stays where it is",
+            SERVER,
+            CLIENT,
+            block(180, 44, "extractor", "mean of θᵢ"),
+            block(180, 200, "extractor", "extractor θᵢ"),
+            arrow(225, 196, 225, 86, "up"),
+            arrow(275, 86, 275, 196, "down"),
+            block(390, 200, "own"),
+            text(538, 224, "stays", "small"),
+        ),
+        "fedrep_1_classifier.svg": drawing(
+            "FedRep, first: φᵢ learns from features that stand still, H epochs",
+            SERVER,
+            CLIENT,
+            block(180, 44, "extractor", "extractor θ"),
+            arrow(249, 86, 249, 196, "received"),
+            *one_classifier(extractor="frozen", own="trained"),
+        ),
+        "fedrep_2_extractor.svg": drawing(
+            "FedRep, then: θᵢ learns behind a classifier that stands still, E epochs, and goes up",
+            SERVER,
+            CLIENT,
+            block(180, 44, "extractor", "mean of θᵢ"),
+            arrow(249, 196, 249, 86, "upload"),
+            *one_classifier(extractor="trained", own="frozen"),
         ),
         "round_1_receive.svg": drawing(
             "1. Receive: θ and φ come down; the client's own classifier has stayed",
