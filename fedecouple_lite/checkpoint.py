@@ -57,7 +57,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 def load_state(path: Path, stands_for: str, device: str = "cpu") -> State:
     """The state in this file, on this device. ValueError where it is not there, damaged, or another run's."""
     if not holds_state(path, stands_for):
-        raise ValueError(f"{path} is not there, or not whole: run this combination first")
+        raise ValueError(f"{path} does not hold this run's state: it is not there, damaged, or another run's")
     about = json.loads(metadata_of(path)["about"])
     # Not load_file, whose tensors lie in the file for as long as they live.
     stored = load(path.read_bytes())

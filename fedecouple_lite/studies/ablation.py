@@ -179,7 +179,10 @@ def state_path(folder: Path, stands_for: str) -> Path:
 def state_of(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> State:
     """The state at the end of a run of `run_all`, without records. ValueError where it has not been run."""
     stands_for = digest(setting, method, seed)
-    return load_state(state_path(Path(folder), stands_for), stands_for, setting.device)
+    path = state_path(Path(folder), stands_for)
+    if not holds_state(path, stands_for):
+        raise ValueError(f"{path} is not there, or not whole: run this combination first")
+    return load_state(path, stands_for, setting.device)
 
 
 def tidy(results: Sequence[Run]) -> pd.DataFrame:
