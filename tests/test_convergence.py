@@ -10,7 +10,7 @@ from helpers import last
 from torch import nn
 
 from fedecouple_lite import DecoupledNet, Federation, make
-from fedecouple_lite.engine import State, images_of, rounds
+from fedecouple_lite.engine import State, images_of, rounds, start
 from fedecouple_lite.losses import cross_entropy
 from fedecouple_lite.phases import Train
 from fedecouple_lite.studies.convergence import (
@@ -70,6 +70,21 @@ def test_a_personal_classifiers_gradient_is_its_own_clients(net, doubles):
         own = {**client, **pick(state.server, EXTRACTOR)}
         wanted += len(index) / n * pooled_norms(net, own, *images_of(doubles, index))[1]
     assert gradient_norms(method, net, doubles, state)["classifiers"] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_a_personal_classifier_is_personal_before_the_first_round_too(net, doubles):
+    """All clients start at the server's classifier: what each then keeps is its own all the same."""
+    bare = make("fedecouple", mu=0.0, lam=0.0, global_loss=0.0, **PLAIN)
+    state = start(bare, net, doubles)
+    wanted, n = 0.0, sum(len(index) for index in doubles.train)
+    for index in doubles.train:
+        wanted += len(index) / n * pooled_norms(net, state.server, *images_of(doubles, index))[1]
+    found = gradient_norms(bare, net, doubles, state)
+    assert found["classifiers"] == pytest.approx(wanted, rel=1e-10)
+    fedrep = make("fedrep", **PLAIN)
+    of_fedrep = gradient_norms(fedrep, net, doubles, start(fedrep, net, doubles))
+    for name in ("extractor", "classifiers", "dissimilarity"):
+        assert found[name] == pytest.approx(of_fedrep[name], rel=1e-10)
 
 
 @pytest.mark.parametrize(("coupling", "pulls"), [("joint", 1), ("alternate", 2), ("phases", 2)])

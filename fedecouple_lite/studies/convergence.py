@@ -132,9 +132,12 @@ def whole_gradient(method: FedAvg, net: DecoupledNet, federation: Federation, st
 
 
 def shared_names(method: FedAvg, state: State) -> set[str]:
-    """The names of the tensors that a client takes over from its download as they are: those that are averaged."""
+    """The names of the tensors that a client takes over from its download as they are: those that are averaged. What a
+    client starts with at the server's values, and then keeps, is its own from the first round on."""
     download = method.send(state.server, 0)
-    received = method.receive(client_of(method, state, 0, download), download)
+    client = client_of(method, state, 0, download)
+    own = {name: tensor.clone() for name, tensor in client.items()}  # a newcomer's may be the download's very tensors
+    received = method.receive(own, download)
     return {name for name in received if name in download and received[name] is download[name]}
 
 
