@@ -75,7 +75,39 @@ def test_descent_stays_under_its_bound_and_has_none_beyond_the_theorems_step():
     _, words = demonstrations.descent(random_problem(0), step=1.0, local_steps=3, rounds=40)
     assert f"is {average[-1]:.3g}" in words and "The bound is" in words
     fig, words = demonstrations.descent(random_problem(0), step=1.5, local_steps=3, rounds=40)
-    assert len(fig.axes[0].lines) == 1 and "there is no bound" in words
+    left, right = fig.axes
+    assert len(left.lines) == 1 and not right.lines and "there is no bound" in words
+
+
+@pytest.mark.parametrize(("skew", "sign"), [(1.0, "negative"), (3.0, "positive")])
+def test_a_descent_draws_every_term_and_the_context_whatever_its_sign(skew, sign):
+    constants = {"h": 1.0, "r": 1.0, "c": 2.0, "tau": 0.5, "mu": 1.0, "lam": 1.0, "global_loss": 1.0, "sigma": 0.5}
+    problem = random_problem(0, skew=skew, **constants)
+    average, terms = demonstrations.measure_descent(problem, rounds=200)
+    fig, words = demonstrations.descent(problem, rounds=200)
+    left, right = fig.axes
+
+    _, alone = right.lines
+    assert alone.get_ydata() == pytest.approx(terms["context"])
+    assert list(alone.get_xdata()) == list(range(1, 201)) and right.get_yscale() == "linear"
+    assert (terms["context"][-1] < 0) == (sign == "negative") and terms["context"][0] < 0
+    assert f"ends at {terms['context'][-1]:.3g}: {sign}" in words
+
+    drawn = {line.get_label(): line.get_ydata() for line in left.lines}
+    assert drawn.pop("measured, average of T rounds") == pytest.approx(average)
+    assert drawn.pop("bound") == pytest.approx(sum(terms.values()))
+    assert len(drawn) == len(terms) == 4
+    for label, values in drawn.items():
+        (name,) = [name for name in terms if f"of it: {name}" in label]
+        shown = terms[name] > 0  # a logarithmic axis has no place for the others
+        assert values[shown] == pytest.approx(terms[name][shown]) and np.isnan(values[~shown]).all()
+
+
+def test_a_descent_without_anchors_and_teacher_says_that_its_context_is_zero():
+    problem = random_problem(0, mu=0.0, lam=0.0, global_loss=0.0)
+    _, terms = demonstrations.measure_descent(problem, rounds=5)
+    _, words = demonstrations.descent(problem, rounds=5)
+    assert not terms["context"].any() and "context term is zero" in words
 
 
 @pytest.mark.parametrize("mu", [0.0, 2.0])

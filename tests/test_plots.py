@@ -365,6 +365,29 @@ def test_every_rate_has_its_own_name_and_bounds_are_dashed():
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_the_context_stands_alone_on_a_linear_axis_with_a_line_at_zero():
+    curves = {"measured": np.array([4.0, 2.0, 1.0])}
+    bounds = {"bound": np.array([9.0, 8.0, 7.0]), "context": np.array([-3.0, -0.5, 2.0])}
+    left, right = plots.rates_and_context(curves, bounds, "context").axes
+    of_left = {line.get_label(): line for line in left.lines}
+    assert list(of_left) == [*curves, *bounds]
+    for name, values in (curves | bounds).items():
+        shown = values > 0
+        drawn = of_left[name].get_ydata()
+        assert drawn[shown] == pytest.approx(values[shown]) and np.isnan(drawn[~shown]).all()
+    zero, alone = right.lines
+    assert list(zero.get_ydata()) == [0, 0]
+    assert list(alone.get_ydata()) == [-3.0, -0.5, 2.0] and list(alone.get_xdata()) == [1, 2, 3]
+    assert alone.get_color() == of_left["context"].get_color()
+    assert (right.get_xscale(), right.get_yscale()) == ("log", "linear")
+    assert "linear scale" in right.get_title()
+
+
+def test_without_a_context_its_half_of_the_picture_is_empty():
+    left, right = plots.rates_and_context({"measured": np.array([4.0, 2.0])}, {}, "context").axes
+    assert len(left.lines) == 1 and not right.lines and not right.axison
+
+
 def test_features_and_stars_are_drawn_where_they_are_in_their_classes_colours():
     """Features of two coordinates, which PCA only turns and shifts: distances stay."""
     rng = np.random.default_rng(0)

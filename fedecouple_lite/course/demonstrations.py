@@ -185,9 +185,11 @@ def measure_descent(problem: Problem, step: float = 1.0, local_steps: int = 5, r
 
 def descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: int = 300) -> tuple[Figure, str]:
     """The measured average squared gradient norm of a known problem under the theorem's bound and its terms, and what
-    they come to in words. step: gamma as a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound.
+    they come to in words. The context term may be negative, so it has a second panel, on a linear scale. step: gamma as
+    a share of 1 / (4 L), the largest that the theorem allows; above 1, no bound.
     """
     average, terms = measure_descent(problem, step, local_steps, rounds)
+    context = "of it: context (alone: right)"
     bounds = {}
     words = "The step is larger than the theorem allows: there is no bound."
     if terms:
@@ -195,10 +197,19 @@ def descent(problem: Problem, step: float = 1.0, local_steps: int = 5, rounds: i
         for term in terms.values():
             bound = bound + term
         bounds = {"bound": bound}
-        for name, term in terms.items():
-            bounds[f"of it: {name}"] = term
-        words = f"The bound is {bound[-1] / average[-1]:.1f} times what was measured."
-        if terms["context"][-1] < 0:
-            words += " Its context term is negative there, so a log scale cannot show it: the renewals lowered Phi."
-    fig = plots.rates({"measured, average of T rounds": average}, bounds)
+        for name in ("start", "noise", "drift"):
+            bounds[f"of it: {name}"] = terms[name]
+        bounds[context] = terms["context"]
+        times = f"The bound is {bound[-1] / average[-1]:.1f} times what was measured."
+        words = f"{times} {_context_in_words(terms['context'][-1])}"
+    fig = plots.rates_and_context({"measured, average of T rounds": average}, bounds, context)
     return fig, f"After {rounds} rounds the average squared gradient norm is {average[-1]:.3g}. {words}"
+
+
+def _context_in_words(context: float) -> str:
+    """The sign of the context term, 5/2 (mean ||b_t||^2 + mean change / gamma), and what it says."""
+    if context < 0:
+        return f"Its context term ends at {context:.3g}: negative, because the renewals lowered Phi."
+    if context > 0:
+        return f"Its context term ends at {context:.3g}: positive, it adds to the bound."
+    return "Its context term is zero: the renewals did not change Phi, and the extractor left nothing out."

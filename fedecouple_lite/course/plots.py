@@ -327,8 +327,28 @@ def distillation_bars(
 
 def rates(curves: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray] | None = None) -> Figure:
     """Log-log curves over rounds 1, 2, ..., (T,) each, with the `bounds` dashed; what is not positive is left out."""
-    bounds = bounds or {}
     fig, (ax,) = figure()
+    _draw_rates(ax, curves, bounds or {})
+    return fig
+
+
+def rates_and_context(curves: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray], context: str) -> Figure:
+    """Left: `rates`. Right: the bound named `context` once more, alone and on a linear scale with a line at zero, for
+    it may be negative. Where `bounds` has none of that name, the right half stays empty."""
+    fig, (left, right) = figure(2, width=11.0, width_ratios=(2, 1))
+    _draw_rates(left, curves, bounds)
+    if context not in bounds:
+        right.set_axis_off()
+        return fig
+    (line,) = [line for line in left.lines if line.get_label() == context]
+    right.axhline(0, color="black", lw=1)
+    right.plot(line.get_xdata(), bounds[context], "--", color=line.get_color(), lw=2)
+    right.set(xscale="log", xlabel="rounds T", title="context term alone, linear scale")
+    return fig
+
+
+def _draw_rates(ax: Axes, curves: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray]) -> None:
+    """What `rates` shows, on one axis."""
     for i, (label, values) in enumerate([*curves.items(), *bounds.items()]):
         rounds = np.arange(1, len(values) + 1)
         colour = COLOURS[i % len(COLOURS)]
@@ -338,7 +358,6 @@ def rates(curves: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray] | N
             ax.plot(rounds, _positive(values), "--", color=colour, label=label)
     ax.set(xscale="log", yscale="log", xlabel="rounds T", ylabel="squared gradient norm")
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return fig
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -224,10 +224,10 @@ def bound(
 
     With gamma = lr * local_steps <= 1 / (4 L), equal weights and full participation: "start" 5/2 gap / (gamma T),
     "noise" 5/2 gamma L sigma^2 (1 + 1/N) / K, "drift" 5/2 gamma^2 L^2 (kappa^2 + 2 sigma^2 / K), "context" 5/2 (bias +
-    change / gamma). gap: Phi at the start minus its lower bound. bias: average ||b_t||^2, the distillation gradient
-    that the extractor leaves out. change: average growth of Phi a round as anchors and teacher are renewed (anchors
-    never add to it). rounds, bias and change may be arrays, (T,): so are the terms made of them. Raises ValueError
-    where gamma is too large for the theorem.
+    change / gamma). gap: Phi at the start minus its lower bound. bias: average ||b_t||^2; b_t is minus the gradient
+    that the extractor leaves out, the distillation's. change: average growth of Phi a round as anchors and teacher are
+    renewed (anchors never add to it). rounds, bias and change may be arrays, (T,): so are the terms made of them.
+    Raises ValueError where gamma is too large for the theorem.
 
     Examples
     --------
@@ -371,7 +371,7 @@ class Problem:
         return (quadratic + waves).sum(-1)
 
     def extractor_gradient(self, theta: np.ndarray, phi: np.ndarray, anchor: np.ndarray, psi: np.ndarray) -> np.ndarray:
-        """h_i, (..., N, m): of the extractor's own loss, ce + global_loss ce(psi) + mu Omega, without distillation."""
+        """v_i, (..., N, m): of the extractor's own loss, ce + global_loss ce(psi) + mu Omega, without distillation."""
         pull = (1 + self.global_loss) * self.h * (theta - self.a)
         waves = self.c * (np.sin(theta - phi) + self.global_loss * np.sin(theta - psi))
         to_anchor = (1 + self.tau**2) * theta - anchor
@@ -385,7 +385,7 @@ class Problem:
         return pull + waves + distilled
 
     def bias(self, theta: np.ndarray, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
-        """b, (..., 1, m): minus the gradient of lam D in theta, which the extractor does not follow."""
+        """b, (..., 1, m): minus the gradient that the extractor leaves out, that of the mean lam D in theta."""
         of_each = np.cos(theta) / 2 * (1 - np.cos(phi - psi))
         return -self.lam * of_each.mean(-2, keepdims=True)
 
