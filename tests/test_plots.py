@@ -430,5 +430,6 @@ def test_a_feature_map_pairs_titles_scores_colours_and_markers_with_its_spaces(s
             clouds = of_colour(other.collections, plots.COLOURS[k])
             assert sum(len(cloud.get_offsets()) for cloud in clouds) == (space["clients"] == k).sum()
             assert len(clouds) == len(np.unique(space["labels"][space["clients"] == k]))  # a marker for each class
-    legend = "colour: class, marker: client, stars: clients' anchors; colour: client, marker: class"
-    assert fig.get_supxlabel() == f"PCA of features; {legend}"
+    assert by_class[0].get_ylabel() == "colour: class, marker: client, stars: clients' anchors"
+    assert by_client[0].get_ylabel() == "colour: client, marker: class"
+    assert fig.get_supxlabel() == "PCA of features, one embedding for all panels"

@@ -412,8 +412,8 @@ def feature_map(
     """Feature spaces side by side in ONE embedding of them all, with scores that need no picture.
 
     Each panel has a square window around its own images; an anchor beyond it is not seen. by: a row of panels for each
-    of these, coloured by "class" (marker: client, stars: clients' anchors) or by "client" (marker: class). ValueError
-    for another word.
+    of these, coloured by "class" (marker: client, stars: clients' anchors) or by "client" (marker: class), which is
+    written at its left. ValueError for another word.
     """
     check_colouring(by)
     places = _places(spaces, how)
@@ -421,12 +421,12 @@ def feature_map(
     columns = len(spaces)
     rows = len(by)
     fig, axes = figure(columns, width=4.6 * columns, height=4.7 * rows, rows=rows)
-    panels = iter(axes)
-    for colouring in by:
-        for title, space, place in zip(titles, spaces.values(), places, strict=True):
-            _draw_space(next(panels), title, space, place, colouring)
-    legend = "; ".join(LEGENDS[colouring] for colouring in by)
-    fig.supxlabel(f"{name_of(how)} of features; {legend}", fontsize=9)
+    for row, colouring in enumerate(by):
+        panels = axes[row * columns : (row + 1) * columns]
+        panels[0].set_ylabel(LEGENDS[colouring], fontsize=9)
+        for ax, title, space, place in zip(panels, titles, spaces.values(), places, strict=True):
+            _draw_space(ax, title, space, place, colouring)
+    fig.supxlabel(f"{name_of(how)} of features, one embedding for all panels", fontsize=9)
     return fig
 
 
@@ -541,7 +541,7 @@ def _draw_anchors(ax: Axes, space: Space, place: Place) -> None:
     """Clients' anchors as stars, and the number of each class at the middle of its images."""
     for c in np.unique(space["labels"]):
         stars = place.stars[space["anchor_labels"] == c]
-        look: dict[str, Any] = {"color": style(c)["color"], "marker": "*", "edgecolors": "black", "linewidths": 0.4}
-        ax.scatter(stars[:, 0], stars[:, 1], s=24, **look)
+        look: dict[str, Any] = {"color": style(c)["color"], "marker": "*", "edgecolors": "white", "linewidths": 0.5}
+        ax.scatter(stars[:, 0], stars[:, 1], s=40, **look)
         middle = np.median(place.points[space["labels"] == c], axis=0)
         ax.annotate(str(c), middle, (7, 7), textcoords="offset points", weight="bold", fontsize=9)
