@@ -55,7 +55,7 @@ def test_a_claim_that_holds_is_said_as_it_stands_wherever_it_was_measured(capsys
 
 
 def test_a_claim_that_fails_where_it_was_measured_is_an_error():
-    with pytest.raises(AssertionError, match="was measured on digits and mnist, but does not hold"):
+    with pytest.raises(AssertionError, match="was measured on digits, mnist, but does not hold"):
         claim("Anchors help.", False, "mnist", measured=("digits", "mnist"))
     with pytest.raises(AssertionError):
         claim("Anchors help.", False, "digits")
@@ -63,5 +63,5 @@ def test_a_claim_that_fails_where_it_was_measured_is_an_error():
 
 def test_a_claim_that_fails_elsewhere_is_a_sentence(capsys):
     claim("Anchors help.", False, "cifar10", measured=("digits", "mnist"))
-    said = 'Not so here: "Anchors help." was measured on digits and mnist. On cifar10 this run found otherwise.\n'
+    said = 'Not so here: "Anchors help." was measured on digits, mnist. On cifar10 this run found otherwise.\n'
     assert capsys.readouterr().out == said

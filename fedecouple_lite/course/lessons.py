@@ -50,12 +50,12 @@ def claim(words: str, holds: bool, dataset: str, measured: Sequence[str] = ("dig
     >>> claim("Anchors help.", holds=True, dataset="cifar10")
     Anchors help.
     >>> claim("Anchors help.", holds=False, dataset="cifar10", measured=("digits", "mnist"))
-    Not so here: "Anchors help." was measured on digits and mnist. On cifar10 this run found otherwise.
+    Not so here: "Anchors help." was measured on digits, mnist. On cifar10 this run found otherwise.
     """
     if holds:
         print(words)
         return
-    where = " and ".join(measured)
+    where = ", ".join(measured)
     if dataset in measured:
         raise AssertionError(f'"{words}" was measured on {where}, but does not hold in this run on {dataset}')
     print(f'Not so here: "{words}" was measured on {where}. On {dataset} this run found otherwise.')
