@@ -77,7 +77,9 @@ def _unchanged(before: Any, after: Any) -> bool:
     if type(before) is not type(after):
         return False
     if isinstance(before, dict):
-        return before.keys() == after.keys() and all(_unchanged(before[name], after[name]) for name in before)
+        if before.keys() != after.keys():
+            return False
+        return all(_unchanged(before[name], after[name]) for name in before)
     if isinstance(before, list):
         return len(before) == len(after) and all(map(_unchanged, before, after))
     if isinstance(before, Tensor):
@@ -227,7 +229,9 @@ def _in_short(argument: Any) -> str:
 def _same(a: Any, b: Any, rounding: float = 1e-6) -> bool:
     """Whether two numbers, arrays, tensors or dictionaries of them are the same, but for rounding (see _close)."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[name], b[name], rounding) for name in b)
+        if a.keys() != b.keys():
+            return False
+        return all(_same(a[name], b[name], rounding) for name in b)
     a = _as_tensor(a)
     b = _as_tensor(b)
     if a is None or b is None or a.shape != b.shape:
@@ -992,19 +996,29 @@ def check_distillation(yours: Callable[[Tensor, Tensor, float], Tensor]) -> bool
         return log_p.exp() * (log_p - log_q)
 
     def of_each_class(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-        return T**2 * divergences((student / T).log_softmax(1), (teacher / T).log_softmax(1))
+        log_q = (student / T).log_softmax(1)
+        log_p = (teacher / T).log_softmax(1)
+        return T**2 * divergences(log_q, log_p)
 
     def over_the_batch(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-        return T**2 * divergences((student / T).log_softmax(0), (teacher / T).log_softmax(0)).sum(1)
+        log_q = (student / T).log_softmax(0)
+        log_p = (teacher / T).log_softmax(0)
+        return T**2 * divergences(log_q, log_p).sum(1)
 
     def only_teacher_softened(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-        return T**2 * divergences(student.log_softmax(1), (teacher / T).log_softmax(1)).sum(1)
+        log_q = student.log_softmax(1)
+        log_p = (teacher / T).log_softmax(1)
+        return T**2 * divergences(log_q, log_p).sum(1)
 
     def only_student_softened(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-        return T**2 * divergences((student / T).log_softmax(1), teacher.log_softmax(1)).sum(1)
+        log_q = (student / T).log_softmax(1)
+        log_p = teacher.log_softmax(1)
+        return T**2 * divergences(log_q, log_p).sum(1)
 
     def sharpened(student: Tensor, teacher: Tensor, T: float) -> Tensor:
-        return T**2 * divergences((student * T).log_softmax(1), (teacher * T).log_softmax(1)).sum(1)
+        log_q = (student * T).log_softmax(1)
+        log_p = (teacher * T).log_softmax(1)
+        return T**2 * divergences(log_q, log_p).sum(1)
 
     def probabilities_for_log(student: Tensor, teacher: Tensor, T: float) -> Tensor:
         q = (student / T).softmax(1)
@@ -1542,6 +1556,12 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
     def standard_error(leads: np.ndarray) -> float:
         return leads.std(ddof=1) / np.sqrt(len(leads))
 
+    def error_of_population(leads: np.ndarray) -> float:
+        return leads.std(ddof=0) / np.sqrt(len(leads))
+
+    def error_by_n_minus_1(leads: np.ndarray) -> float:
+        return leads.std(ddof=1) / np.sqrt(len(leads) - 1)
+
     def half_width(leads: np.ndarray) -> float:
         return quantile(leads) * standard_error(leads)
 
@@ -1599,7 +1619,7 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
     mistakes = [
         Mistake(
             "the standard deviation of a sample divides by n - 1: ddof=1.",
-            with_half_width(lambda leads: quantile(leads) * leads.std(ddof=0) / np.sqrt(len(leads))),
+            with_half_width(lambda leads: quantile(leads) * error_of_population(leads)),
         ),
         Mistake(
             "the mean of n differences spreads less than one: divide by the root of n.",
@@ -1611,7 +1631,7 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         ),
         Mistake(
             "with ddof=1 the standard deviation has its n - 1 already: divide by the root of n, not of n - 1.",
-            with_half_width(lambda leads: quantile(leads) * leads.std(ddof=1) / np.sqrt(len(leads) - 1)),
+            with_half_width(lambda leads: quantile(leads) * error_by_n_minus_1(leads)),
         ),
         Mistake(
             "1.96 is for many seeds; with few, take the quantile of the t-distribution with n - 1 degrees of freedom.",
@@ -1620,7 +1640,7 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         Mistake(
             "two things: the standard deviation of a sample has ddof=1, and with few seeds the quantile is that of the "
             "t-distribution, not 1.96.",
-            with_half_width(lambda leads: norm.ppf(0.975) * leads.std(ddof=0) / np.sqrt(len(leads))),
+            with_half_width(lambda leads: norm.ppf(0.975) * error_of_population(leads)),
         ),
         Mistake(
             "0.95 leaves 5 % out on each side, so 10 % in all: the quantile is that of 0.975.",
