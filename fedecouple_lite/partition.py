@@ -237,8 +237,8 @@ def iid(y: np.ndarray, clients: int, rng: np.random.Generator) -> Parts:
 def dirichlet(y: np.ndarray, clients: int, rng: np.random.Generator, *, alpha: float = 0.3) -> Parts:
     """Label skew: each class is divided over the clients by a draw from Dirichlet(alpha) (Yurochkin et al. 2019).
 
-    alpha: from 1e-8 to 1e8; 0.1 leaves two or three classes a client, 100 is nearly iid. Redrawn until everyone holds
-    two images (one, where there are not so many).
+    alpha: from 1e-8 to 1e8; with 0.1 most of a client's images are of two classes (85 % of them with ten classes and
+    twenty clients), 100 is nearly iid. Redrawn until everyone holds two images (one, where there are not so many).
     """
     require(isfinite(alpha) and 1e-8 <= alpha <= 1e8, "alpha", alpha, "a number from 1e-8 to 1e8")
     classes = len(np.unique(y))
