@@ -178,6 +178,7 @@ def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
     widget.says("Round 1: fedavg (mu -, lam -)")
     widget.choose("fedprox")
     widget.reads("mu", "0.01")
+    widget.says("This is not what the controls say now")  # the picture is still FedAvg's
     widget.click("step")
     widget.says("Round 1: fedprox (mu 0.01, lam -)")
     widget.press_key("mu", "ArrowRight")
