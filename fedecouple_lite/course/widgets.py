@@ -119,7 +119,7 @@ class Picture(w.VBox):
         self.controls = controls
         self.draw = draw
         self.lock = threading.Lock()
-        self.image = w.Image(format="png", layout=w.Layout(width=width))
+        self.image = w.Image(format="png", layout=w.Layout(width=width, max_width="100%"))
         self.caption = w.HTML()
         looks = w.HTML(f"<style>.{STALE} {{ opacity: 0.25 }}</style>")
         super().__init__([_row(list(controls.values())), self.image, self.caption, looks])
@@ -254,7 +254,7 @@ def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
     def draw(**chosen: Any) -> tuple[bytes, str]:
         return pictures[chosen[name]], ""
 
-    return Picture({name: slider}, draw, "960px")
+    return Picture({name: slider}, draw, "900px")
 
 
 def results(rows: pd.DataFrame) -> Picture:
