@@ -282,7 +282,7 @@ def test_a_single_wrong_number_is_shown_beside_the_right_one(capsys):
     """There are no samples to try by hand."""
     assert checks.check_largest_lr(lambda L, K: 1 / (8 * L * K)) is False
     out = capsys.readouterr().out
-    found = re.search(r"for \((.+), (.+)\) you return (.+); it should be (.+)\.$", out.strip())
+    found = re.search(r"for \(L = (.+), K = (.+)\) you return (.+); it should be (.+)\.$", out.strip())
     L, K, ours, right = (float(number) for number in found.groups())
     assert ours == pytest.approx(1 / (8 * L * K), rel=0.01) and right == pytest.approx(2 * ours, rel=0.01)
     assert "samples" not in out

@@ -40,7 +40,7 @@ def test_a_picture_that_is_not_of_its_controls_is_greyed(explorer):
     assert "ValueError" in explorer.caption.value
     explorer.controls["clients"].value = 20
     assert not is_greyed() and "Label skew" in explorer.caption.value
-    assert ".fedecouple-stale { opacity: 0.25 }" in explorer.children[-1].value
+    assert ".fedecouple-stale { opacity: 0.25 }" in explorer.children[0].value
 
 
 def test_the_explorer_follows_every_control_and_shows_the_partitions_own_option(explorer):
@@ -241,8 +241,13 @@ def test_the_descent_widget_moves_measurement_and_bound_together():
 def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     setting = Setting(rounds=2, clients=4, per_client=30)
     studio = widgets.AblationPanel(setting, seeds=2, folder=tmp_path, epochs=1)
+    assert [place.layout.display for place in (studio.image, studio.map)] == ["none", "none"]  # no broken pictures
+    said = []
+    studio.caption.observe(lambda change: said.append(change["new"]), names="value")
     studio.run()
     studio.thread.join()
+    assert [place.layout.display for place in (studio.image, studio.map)] == [None, None]
+    assert said[-2] == "Drawing the map ..."  # it takes a while
     assert (
         studio.caption.value == "Combinations so far: 1 (seeds: 2, rounds: 2)."
         and studio.bar.value == studio.bar.max == 4
@@ -257,8 +262,10 @@ def test_the_studio_runs_a_combination_once_and_compares_two(tmp_path):
     studio.right.value = studio.left.value
     assert studio.map.value != before
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    said.clear()
     studio.run()
     studio.thread.join()  # the same again: read back
+    assert "Drawing the map ..." not in said  # the map is there
     assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} and len(files) == 4
 
 
@@ -300,15 +307,23 @@ def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
 
 def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
     studio = widgets.AblationPanel(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path)
+    said = []
+    studio.caption.observe(lambda change: said.append(change["new"]), names="value")
     studio.run()
     wait_until(lambda: studio.bar.value > 0)
+    assert studio.buttons["run"].disabled and studio.buttons["run all eight"].disabled  # pressed in vain
+    assert not studio.buttons["stop"].disabled
     studio.stop()
     studio.thread.join()
-    assert "Stopped" in studio.caption.value and studio.bar.value < 50 and not studio.methods
+    assert studio.caption.value == "Stopped. Finished seeds are kept; press run to go on."
+    assert "Stopping after this round ..." in said
+    assert studio.bar.value < 50 and not studio.methods
+    assert not studio.buttons["run"].disabled and not studio.buttons["run all eight"].disabled
     wrong = widgets.AblationPanel(Setting(clients=5000), seeds=1, folder=tmp_path)
     wrong.run()
     wrong.thread.join()
     assert "ValueError" in wrong.caption.value and "clients" in wrong.caption.value
+    assert not wrong.buttons["run"].disabled  # after an error, too
 
 
 def test_results_by_data_set_partition_and_accuracy():
@@ -457,11 +472,12 @@ def test_a_picture_of_another_method_than_the_chosen_one_says_so(digits):
     shown = panel.caption.value
     assert shown.startswith("Round 1: fedecouple (mu 1, lam 3)") and "controls" not in shown
     panel.method.value = "fedrep"
-    assert panel.caption.value == f"{shown} This is not what the controls say now: press start for a run of that."
+    warning = "<b>This is not what the controls say now: press start for a run of that.</b>"
+    assert panel.caption.value == f"{shown} {warning}"
     panel.method.value = "fedecouple"
     assert panel.caption.value == shown
     panel.alpha.value = 10.0
-    assert panel.caption.value.startswith(f"{shown} This is not what the controls say now")
+    assert panel.caption.value.startswith(f"{shown} <b>This is not what the controls say now")
     panel.step()
     assert panel.caption.value.startswith("Round 1: fedecouple (mu 1, lam 3), alpha 10.")
     assert "controls" not in panel.caption.value

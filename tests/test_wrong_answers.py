@@ -900,7 +900,7 @@ def test_a_single_number_made_of_an_array_is_shown_with_the_array(capsys):
 
     assert checks.check_unevenness(wrong) is False
     right = RIGHT["unevenness"](seen[0])
-    assert f"for ({seen[0].tolist()}) you return 0.25; it should be {right:.6g}." in capsys.readouterr().out
+    assert f"for (counts = {seen[0].tolist()}) you return 0.25; it should be {right:.6g}." in capsys.readouterr().out
 
 
 def test_a_mistake_that_fits_one_case_alone_is_not_named(capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ def _check(
                 continue
             suspects = [mistake for mistake in mistakes if _resembles(result, mistake, case)]
             _blame_one_of(suspects, yours, cases)
-            _blame_what_is_seen(result, expected, case)
+            _blame_what_is_seen(result, expected, _named(case, reference))
 
     return _verdict(name, examine)
 
@@ -134,8 +135,14 @@ def _resembles(result: Any, mistake: Mistake, case: tuple) -> bool:
     return _same(result, mistake.made(*case), rounding=2e-4)
 
 
-def _blame_what_is_seen(result: Any, expected: Any, case: tuple) -> None:
-    """Wrong: what can be said of a result that is not as expected, and not that of a known mistake either."""
+def _named(case: tuple, reference: Callable[..., Any]) -> dict[str, Any]:
+    """A case's arguments under the names that the reference has for them."""
+    return dict(zip(signature(reference).parameters, case, strict=False))  # it may have options of its own
+
+
+def _blame_what_is_seen(result: Any, expected: Any, given: dict[str, Any]) -> None:
+    """Wrong: what can be said of a result that is not as expected, and not that of a known mistake either. given: the
+    arguments by name."""
     if isinstance(result, dict) and isinstance(expected, dict):
         _blame_names(result, expected)
         pairs = [(f"under {name!r} ", result[name], expected[name]) for name in expected]
@@ -146,7 +153,7 @@ def _blame_what_is_seen(result: Any, expected: Any, case: tuple) -> None:
     for where, ours, theirs in pairs:
         _blame_what_is_not_finite(where, ours, theirs)
     for where, ours, theirs in pairs:
-        _blame_values(where, ours, theirs, case)
+        _blame_values(where, ours, theirs, given)
 
 
 def _blame_names(result: dict, expected: dict) -> None:
@@ -195,15 +202,15 @@ def _blame_what_is_not_finite(where: str, result: Any, expected: Any) -> None:
         )
 
 
-def _blame_values(where: str, result: Any, expected: Any, case: tuple) -> None:
+def _blame_values(where: str, result: Any, expected: Any, given: dict[str, Any]) -> None:
     """Wrong, unless the values are as expected: which is the first that differs, and how they all differ."""
     ours = _as_tensor(result)
     theirs = _as_tensor(expected)
     if ours is None or theirs is None or _same(ours, theirs):
         return
     if theirs.ndim == 0:
-        given = ", ".join(_in_short(argument) for argument in case)
-        raise Wrong(f"{where}for ({given}) you return {float(ours):.6g}; it should be {float(theirs):.6g}.")
+        arguments = ", ".join(f"{name} = {_in_short(argument)}" for name, argument in given.items())
+        raise Wrong(f"{where}for ({arguments}) you return {float(ours):.6g}; it should be {float(theirs):.6g}.")
     first = (~_close(ours, theirs)).nonzero()[0].tolist()
     place = "row {}, column {}".format(*first) if len(first) == 2 else f"entry {first[0]}"
     yours_there = float(ours[tuple(first)]) + 0.0  # never -0
@@ -212,7 +219,7 @@ def _blame_values(where: str, result: Any, expected: Any, case: tuple) -> None:
     factor = yours_there / right_there if right_there else 0.0
     if factor and ours.numel() > 1 and _same(ours, factor * theirs):
         words += f" All your values are {factor:.4g} times what they should be."
-    if isinstance(case[0], Tensor):  # a batch: there are samples
+    if isinstance(next(iter(given.values())), Tensor):  # a batch: there are samples
         words += " Try three samples that you can compute by hand."
     raise Wrong(words)
 

@@ -4,9 +4,12 @@ only where they were measured."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 from ..errors import nearest
+
+WIDTH = 100  # letters that a line below a notebook's cell has room for
 
 
 class Lesson(NamedTuple):
@@ -53,9 +56,9 @@ def claim(words: str, holds: bool, dataset: str, measured: Sequence[str] = ("dig
     Not so here: "Anchors help." was measured on digits, mnist. On cifar10 this run found otherwise.
     """
     if holds:
-        print(words)
+        print(fill(words, WIDTH))
         return
     where = ", ".join(measured)
     if dataset in measured:
         raise AssertionError(f'"{words}" was measured on {where}, but does not hold in this run on {dataset}')
-    print(f'Not so here: "{words}" was measured on {where}. On {dataset} this run found otherwise.')
+    print(fill(f'Not so here: "{words}" was measured on {where}. On {dataset} this run found otherwise.', WIDTH))

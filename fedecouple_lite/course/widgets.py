@@ -119,10 +119,11 @@ class Picture(w.VBox):
         self.controls = controls
         self.draw = draw
         self.lock = threading.Lock()
-        self.image = w.Image(format="png", layout=w.Layout(width=width, max_width="100%"))
+        place = w.Layout(width=width, max_width="100%", align_self="flex-start")
+        self.image = w.Image(format="png", layout=place)
         self.caption = w.HTML()
         looks = w.HTML(f"<style>.{STALE} {{ opacity: 0.25 }}</style>")
-        super().__init__([_row(list(controls.values())), self.image, self.caption, looks])
+        super().__init__([looks, _row(list(controls.values())), self.image, self.caption])
         for control in controls.values():
             control.observe(self.update, names="value")
         self.update()
@@ -254,7 +255,7 @@ def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
     def draw(**chosen: Any) -> tuple[bytes, str]:
         return pictures[chosen[name]], ""
 
-    return Picture({name: slider}, draw, "900px")
+    return Picture({name: slider}, draw, "auto")  # as wide as they were drawn
 
 
 def results(rows: pd.DataFrame) -> Picture:
@@ -503,7 +504,7 @@ class TrainingPanel(BackgroundPanel):
             return
         text = self.report
         if self.values != self._chosen():
-            text += " This is not what the controls say now: press start for a run of that."
+            text += " <b>This is not what the controls say now: press start for a run of that.</b>"
         self.caption.value = text
 
 
@@ -525,6 +526,17 @@ def knobs_of(method: FedAvg) -> dict[str, float]:
     """
     values = {name: getattr(method, name) for name in ("mu", "lam") if name in hypers(method)}
     return {name: value for name, value in values.items() if is_number(value)}
+
+
+def empty_place() -> w.Image:
+    """Where a picture will be: nothing is seen of it until there is one."""
+    return w.Image(format="png", layout=w.Layout(align_self="flex-start", max_width="100%", display="none"))
+
+
+def fill_place(place: w.Image, figure: Figure) -> None:
+    """Put a picture there, and show it."""
+    place.value = png(figure)
+    place.layout.display = None
 
 
 # Step sizes that the studio offers: what trains digits is too much for larger images.
@@ -568,14 +580,14 @@ class AblationPanel(BackgroundPanel):
         self.add_button("run all eight", partial(self.run, everything=True))
         self.add_button("stop", self.stop)
         self.bar = w.IntProgress(description="rounds")
-        self.image = w.Image(format="png", layout=w.Layout(align_self="flex-start"))
+        self.image = empty_place()
         self.table = w.HTML()
 
         self.left = w.Dropdown(options=[], description="left")
         self.right = w.Dropdown(options=[], description="right")
         umap = maps if isinstance(maps, UmapProcess) else "umap"
         self.how = w.Dropdown(options=[("PCA", "pca"), ("UMAP", umap)], value=maps, description="map")
-        self.map = w.Image(format="png", layout=w.Layout(align_self="flex-start"))
+        self.map = empty_place()
         self.map_lock = threading.Lock()
         self.filling = False  # while the names in `left` and `right` are renewed, one after the other
         for control in (self.left, self.right, self.how):
@@ -599,7 +611,7 @@ class AblationPanel(BackgroundPanel):
             choices = hyper.metadata["choices"]
             if choices:
                 forms[name] = w.Dropdown(options=list(choices), value=getattr(self.whole, name), description=name)
-        numbers = (("global_loss", "global", 0.0), ("mu", "mu", 0.0), ("lam", "lam", 0.0), ("temperature", "T", 0.5))
+        numbers = (("global_loss", "global", 0.0), ("mu", "mu", 0.0), ("lam", "lambda", 0.0), ("temperature", "T", 0.5))
         for name, text, low in numbers:
             forms[name] = _number_slider(text, getattr(self.whole, name), low)
         step_sizes = sorted({*STEP_SIZES, self.whole.lr})
@@ -651,9 +663,15 @@ class AblationPanel(BackgroundPanel):
             name, method = self.chosen()
             added = {name: method}
         self.eight = self._names_of_eight()
+        self._allow_run(False)
         self.bar.value = 0
         self.bar.max = len(added) * len(self.seeds) * self.setting.rounds
         self.work(partial(self._train_and_show, added))
+
+    def _allow_run(self, allowed: bool) -> None:
+        """Grey the run buttons while something is computed, so that nobody presses them in vain."""
+        for name in ("run", "run all eight"):
+            self.buttons[name].disabled = not allowed
 
     def _names_of_eight(self) -> list[str]:
         """The names of all eight combinations in the chosen forms; none where a form leaves a part off."""
@@ -664,6 +682,8 @@ class AblationPanel(BackgroundPanel):
 
     def stop(self) -> None:
         """Give up the run in progress; finished seeds are kept."""
+        if self.at_work():
+            self.caption.value = "Stopping after this round ..."
         self.going.clear()
 
     def _train_and_show(self, added: Mapping[str, FedAvg]) -> None:
@@ -673,9 +693,12 @@ class AblationPanel(BackgroundPanel):
             counted = f"{len(self.methods)} (seeds: {len(self.seeds)}, rounds: {self.setting.rounds})"
             text = f"Combinations so far: {counted}."
         except Stopped:
-            text = "Stopped; finished seeds are kept, run goes on."
+            text = "Stopped. Finished seeds are kept; press run to go on."
         finally:
-            self._renew_map()
+            try:
+                self._renew_map()
+            finally:
+                self._allow_run(True)
         self.going.clear()
         self.caption.value = text  # last: it tells the reader that run may be pressed again
 
@@ -684,7 +707,7 @@ class AblationPanel(BackgroundPanel):
         runs = ablation.run_all(self.setting, {name: method}, self.seeds, self.folder, self._on_round)
         self.methods[name] = method
         self.results = [run for run in self.results if run["label"] != name] + runs
-        self.image.value = png(plots.multiples(self.results))
+        fill_place(self.image, plots.multiples(self.results))
         self.table.value = self._tables()
 
     def _on_round(self, name: str, seed: int, state: State | None) -> None:
@@ -710,8 +733,9 @@ class AblationPanel(BackgroundPanel):
     def _renew_map(self) -> None:
         """Offer all combinations run so far, and show the first beside the last."""
         names = list(self.methods)
-        if not names:
-            return
+        if not names or names == list(self.left.options):
+            return  # nothing that the last map does not know
+        self.caption.value = "Drawing the map ..."
         self.filling = True  # one map at the end, not one for each of these
         self.left.options = names
         self.right.options = names
@@ -736,4 +760,4 @@ class AblationPanel(BackgroundPanel):
             for name in names:
                 state = ablation.state_of(self.setting, self.methods[name], seed, self.folder)
                 spaces[name] = feature_space(net, state, federation)
-            self.map.value = png(plots.feature_map(spaces, self.how.value))
+            fill_place(self.map, plots.feature_map(spaces, self.how.value))

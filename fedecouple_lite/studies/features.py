@@ -16,7 +16,7 @@ from ..errors import is_whole_number, require
 from ..losses import class_means
 from ..methods.ditto import PERSONAL
 from ..metrics import client_spread, feature_scores
-from ..models import DecoupledNet
+from ..models import DecoupledNet, one_thread
 from ..partition import Federation
 from ..tensors import EXTRACTOR, Tensors, flat, pick, rename
 
@@ -65,11 +65,12 @@ def space_under(extractors: Sequence[Tensors], net: DecoupledNet, federation: Fe
     shown = test_images[::every]
     clients = torch.cat(owners)[::every]
     features = []
-    for client in clients.unique().tolist():
-        x, _ = images_of(federation, shown[clients == client])
-        features.append(forward(net.features, extractors[client], x))
+    with one_thread():
+        for client in clients.unique().tolist():
+            x, _ = images_of(federation, shown[clients == client])
+            features.append(forward(net.features, extractors[client], x))
+        anchors, anchor_labels = anchors_of_clients(net, extractors, federation)
     _, labels = images_of(federation, shown)
-    anchors, anchor_labels = anchors_of_clients(net, extractors, federation)
     space = {
         "features": torch.cat(features),
         "labels": labels,
@@ -111,7 +112,8 @@ def holds(tensors: Tensors, prefix: str) -> bool:
 
 def space_scores(space: Space) -> dict[str, float]:
     """silhouette and knn of the images (`metrics.feature_scores`), spread of the anchors (`metrics.client_spread`)."""
-    scores = feature_scores(space["features"], space["labels"])
+    with one_thread():  # numbers this few take longer on several
+        scores = feature_scores(space["features"], space["labels"])
     return {**scores, "spread": client_spread(space["anchors"], space["anchor_labels"])}
 
 

@@ -93,7 +93,7 @@ class Widget:
         self.page = page
         self.out = page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
         self.image = self.out.locator("img.widget-image").first
-        self.image.wait_for()
+        self.image.wait_for(state="attached")  # the studio shows none before its first run
 
     def slider(self, name):
         label = self.page.locator(f".widget-label:text-is('{name}')")
@@ -126,6 +126,14 @@ class Widget:
     def src(self):
         return self.image.get_attribute("src")
 
+    def drawn(self):
+        """What the picture shows: its address is another one whenever the widget changes."""
+        return self.image.evaluate(
+            "e => { const paper = document.createElement('canvas');"
+            "paper.width = e.naturalWidth; paper.height = e.naturalHeight;"
+            "paper.getContext('2d').drawImage(e, 0, 0); return paper.toDataURL(); }"
+        )
+
     def changed(self, before):
         """Another picture than `before`, as tall and wide as it was drawn: neither cut nor stretched."""
         playwright.expect(self.image).not_to_have_attribute("src", before, timeout=20_000)
@@ -144,14 +152,19 @@ def test_the_explorer_follows_keys_text_and_choice_and_shows_errors(page):
     picture = widget.changed(picture)
     widget.choose("pathological")
     widget.says("holds 2.0 of 10 classes")
-    picture = widget.changed(picture)
+    widget.changed(picture)
+    page.wait_for_timeout(1000)  # a choice of partition draws twice: its own slider appears
+    picture, drawn = widget.src(), widget.drawn()
     assert widget.slider("classes").is_visible() and not widget.slider("alpha").is_visible()
     widget.type("clients", 3)
     widget.says("ValueError: classes_per_client=2 must be")
-    assert widget.src() == picture
+    playwright.expect(widget.image).to_have_class(re.compile("fedecouple-stale"))
+    assert widget.drawn() == drawn  # the last picture stays, greyed
     widget.type("classes", 5)
     widget.says("holds 5.0 of 10 classes")
     widget.changed(picture)
+    page.wait_for_timeout(1000)
+    assert widget.drawn() != drawn
 
 
 def test_the_training_panel_steps_starts_pauses_and_begins_anew(page):
@@ -220,6 +233,7 @@ def test_measurement_and_bound_follow_the_constants(page):
 
 def test_the_studio_runs_two_combinations_and_maps_them(page):
     widget = Widget(page, 5)
+    playwright.expect(widget.image).to_be_hidden()  # no broken picture before there is one
     widget.click("run")
     playwright.expect(widget.out).to_contain_text("Combinations so far: 1", timeout=20_000)
     first = widget.src()
