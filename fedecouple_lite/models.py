@@ -134,18 +134,25 @@ def source_of(kind: type) -> str:
 def check_each_image_by_itself(net: DecoupledNet) -> None:
     """Raise ValueError naming the first layer whose output for an image depends on more than the image and the weights.
 
-    Four random images are run several times, alone and together, in training and in evaluation mode.
+    Four random images are run several times, alone and together, in training and in evaluation mode, and with other
+    weights in between.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, *net.in_shape, generator=generator)
     # Initial values may be zeros, which would hide what a layer does.
-    weights = {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in net.init(0).items()}
+    initial = net.init(0)
+    weights = {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in initial.items()}
+    other_weights = []
+    for _ in range(3):
+        other_weights.append({name: t + torch.randn(t.shape, generator=generator) for name, t in initial.items()})
     copied = copy.deepcopy(net)  # one for all runs: a layer may remember earlier calls
     runs = [(images, True, "from call to call")] * 3
     runs.append((images[:1], True, "with the other images of its batch"))
     runs.append((images, False, "between training and evaluation mode"))
     with one_thread(), torch.random.fork_rng(devices=[]):  # what layers draw leaves the global generator as it was
         reference = outputs_by_layer(copied, weights, images, training=True)
+        for others in other_weights:  # a layer may remember earlier weights, too
+            outputs_by_layer(copied, others, images, training=True)
         outputs_of_runs = [outputs_by_layer(copied, weights, some, training) for some, training, _ in runs]
     for outputs, (*_, what) in zip(outputs_of_runs, runs, strict=True):
         for (layer, expected), (_, output) in zip(reference, outputs, strict=False):
