@@ -141,10 +141,8 @@ def check_each_image_by_itself(net: DecoupledNet) -> None:
     images = torch.randn(4, *net.in_shape, generator=generator)
     # Initial values may be zeros, which would hide what a layer does.
     initial = net.init(0)
-    weights = {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in initial.items()}
-    other_weights = []
-    for _ in range(3):
-        other_weights.append({name: t + torch.randn(t.shape, generator=generator) for name, t in initial.items()})
+    weights = shaken(initial, 0.1, generator)
+    other_weights = [shaken(initial, 1.0, generator) for _ in range(3)]
     copied = copy.deepcopy(net)  # one for all runs: a layer may remember earlier calls
     runs = [(images, True, "from call to call")] * 3
     runs.append((images[:1], True, "with the other images of its batch"))
@@ -161,6 +159,14 @@ def check_each_image_by_itself(net: DecoupledNet) -> None:
                     f"model: the output of {layer} for an image changes {what}; use GroupNorm for BatchNorm, and leave "
                     "Dropout and other layers that draw at random out"
                 )
+
+
+def shaken(tensors: Tensors, size: float, generator: torch.Generator) -> Tensors:
+    """The tensors, each plus normal numbers of this size."""
+    moved = {}
+    for name, tensor in tensors.items():
+        moved[name] = tensor + size * torch.randn(tensor.shape, generator=generator)
+    return moved
 
 
 @contextmanager

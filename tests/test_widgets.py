@@ -277,6 +277,24 @@ def test_the_studio_draws_no_map_before_its_first_run(tmp_path):
     assert studio.caption.value == before and not studio.map.value
 
 
+def test_a_map_that_failed_is_drawn_at_the_next_run(tmp_path, monkeypatch):
+    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), seeds=1, folder=tmp_path, epochs=1)
+    draw = plots.feature_map
+
+    def fails(*arguments):
+        raise ValueError("no map today")
+
+    monkeypatch.setattr(plots, "feature_map", fails)
+    studio.run()
+    studio.thread.join()
+    assert "no map today" in studio.caption.value and not studio.map.value
+    assert not studio.buttons["run"].disabled
+    monkeypatch.setattr(plots, "feature_map", draw)
+    studio.run()
+    studio.thread.join()
+    assert studio.map.value and studio.caption.value.startswith("Combinations so far: 1")
+
+
 def test_the_studio_runs_one_thing_at_a_time(tmp_path, monkeypatch):
     studio = widgets.AblationPanel(Setting(rounds=50, clients=4, per_client=30), seeds=1, folder=tmp_path, epochs=1)
     work, begun = studio.work, []

@@ -1375,9 +1375,8 @@ def check_floor(yours: Callable[[float, float, float, float, int, int], float]) 
 
     def terms(gamma: float, L: float, sigma: float, kappa: float, N: int, K: int) -> tuple[float, float]:
         """Noise and drift."""
-        of_bound = bound(
-            gap=0.0, smoothness=L, sigma=sigma, kappa=kappa, clients=N, lr=gamma / K, local_steps=K, rounds=1
-        )
+        constants = {"gap": 0.0, "smoothness": L, "sigma": sigma, "kappa": kappa}
+        of_bound = bound(**constants, clients=N, lr=gamma / K, local_steps=K, rounds=1)
         return of_bound["noise"], of_bound["drift"]
 
     def floor(*case: Any) -> float:

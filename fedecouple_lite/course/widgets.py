@@ -588,6 +588,7 @@ class AblationPanel(BackgroundPanel):
         umap = maps if isinstance(maps, UmapProcess) else "umap"
         self.how = w.Dropdown(options=[("PCA", "pca"), ("UMAP", umap)], value=maps, description="map")
         self.map = empty_place()
+        self.mapped: list[str] = []  # the combinations that the map could choose from when it was drawn last
         self.map_lock = threading.Lock()
         self.filling = False  # while the names in `left` and `right` are renewed, one after the other
         for control in (self.left, self.right, self.how):
@@ -698,8 +699,8 @@ class AblationPanel(BackgroundPanel):
             try:
                 self._renew_map()
             finally:
+                self.going.clear()
                 self._allow_run(True)
-        self.going.clear()
         self.caption.value = text  # last: it tells the reader that run may be pressed again
 
     def _train(self, name: str, method: FedAvg) -> None:
@@ -733,7 +734,7 @@ class AblationPanel(BackgroundPanel):
     def _renew_map(self) -> None:
         """Offer all combinations run so far, and show the first beside the last."""
         names = list(self.methods)
-        if not names or names == list(self.left.options):
+        if names == self.mapped:
             return  # nothing that the last map does not know
         self.caption.value = "Drawing the map ..."
         self.filling = True  # one map at the end, not one for each of these
@@ -743,6 +744,7 @@ class AblationPanel(BackgroundPanel):
         self.right.value = names[-1]
         self.filling = False
         self._draw_map()
+        self.mapped = names
 
     def _on_map_control(self, change: Any) -> None:
         if not self.filling:
