@@ -9,11 +9,14 @@ export MPLBACKEND ?= Agg
 # Unit tests run side by side, in one process per core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo lab test unit widgets7 slow notebooks lint browser bench mutants clean
+.PHONY: help demo lab coursework grade feedback test unit widgets7 slow notebooks assignments lint browser bench mutants clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make coursework the students' notebooks from the masters in notebooks/assignments/, checked"
+	@echo "make grade FOLDER=...         grade submissions: points, feedback, a table"
+	@echo "make feedback ASSIGNMENT=...  feedback anew, after what is graded by hand"
 	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
 	@echo "make bench      speed, as ratios to a bare training loop"
@@ -36,15 +39,31 @@ demo: $(VENV)/.ready
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-test: lint unit widgets7 slow notebooks
+# nbgrader, which only coursework needs.
+$(VENV)/.coursework: $(VENV)/.ready
+	$(PY) -m pip install --quiet -e ".[coursework]"
+	@touch $@
+
+coursework: $(VENV)/.coursework
+	$(PY) -m fedecouple_lite coursework
+
+grade: $(VENV)/.coursework
+	@test -n "$(FOLDER)" || { echo "make grade FOLDER=path/to/submissions"; exit 2; }
+	$(PY) -m fedecouple_lite grade "$(FOLDER)" $(ARGS)
+
+feedback: $(VENV)/.coursework
+	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
+	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
+
+test: lint unit widgets7 slow notebooks assignments
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/.ready
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/browser --ignore tests/slow
+unit: $(VENV)/.coursework
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/browser --ignore tests/slow --ignore tests/coursework
 	$(PY) -m pytest --doctest-modules fedecouple_lite
 
 # Many random cases: all backends against each other, all settings.
@@ -60,8 +79,12 @@ $(VENV)/widgets7: $(VENV)/.ready
 	@touch $@
 
 notebooks: $(VENV)/.ready
-	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks
+	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
 	$(PY) -m pytest tests/notebooks
+
+# Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
+assignments: $(VENV)/.coursework
+	$(PY) -m pytest tests/coursework
 
 browser: $(VENV)/.ready
 	$(PY) -m pip install --quiet -e ".[browser]"

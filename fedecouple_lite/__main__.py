@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -99,7 +100,7 @@ def with_exit_code(function: Command) -> Command:
             with terminated_as_interrupted():
                 function(**values)
         except KeyboardInterrupt as interrupt:
-            typer.echo("\nInterrupted; the rounds finished are kept.", err=True)
+            typer.echo("\nInterrupted; what is finished is kept, and the same command goes on from there.", err=True)
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
         except FloatingPointError as error:  # the run failed
             typer.echo(f"Error: {error}", err=True)
@@ -413,6 +414,74 @@ def changed_preset(
 def fetch(dataset: str) -> None:
     """Download a data set into the data folder (FEDECOUPLE_DATA, or data/)."""
     print(f"{dataset}: {len(load(dataset).y)} images, in {data_folder()}")
+
+
+# --- Coursework: with the extra `coursework`, which no other command needs ---
+
+ASSIGNMENTS = Path("notebooks/assignments")
+CourseFolder = Annotated[Path, typer.Option(help="the folder with nbgrader_config.py and source/")]
+
+
+@command
+def coursework(course: CourseFolder = ASSIGNMENTS, assignment: str | None = None) -> None:
+    """Build the students' notebooks from the masters, and check that they give nothing away and ask for everything."""
+    check_nbgrader()
+    from .coursework.course import Course
+    from .coursework.release import release
+
+    of_course = Course(course)
+    if assignment is not None:
+        of_course.check_assignment(assignment)
+    for name in of_course.assignments if assignment is None else [assignment]:
+        released = release(of_course, name)
+        print(f"{released.path}: {released.points:g} points, {released.by_hand:g} of them by hand")
+
+
+@command
+def grade(
+    folder: Path,
+    course: CourseFolder = ASSIGNMENTS,
+    assignment: Annotated[str | None, typer.Option(help="found out from each notebook where not given")] = None,
+    seconds: Annotated[int | None, typer.Option(min=1, help="for each cell; nbgrader_config.py's if not given")] = None,
+    memory: Annotated[int | None, typer.Option(min=512, help="MiB, for each kernel; likewise")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="submissions graded at once; 0: one for each core")] = 0,
+    again: Annotated[bool, typer.Option(help="also those that are graded and have not changed")] = False,
+) -> None:
+    """Grade a folder of submissions, STUDENT.ipynb or nbgrader's STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb: points, feedback
+    and a table of what was seen. Resumable."""
+    check_nbgrader()
+    from .coursework.course import Course
+    from .coursework.grade import GRADES, SUMMARY, Submission
+    from .coursework.grade import grade as grade_all
+
+    of_course = Course(course, seconds, memory)
+    with tqdm(unit="submission", dynamic_ncols=True, delay=0.3) as bar:
+
+        def on_graded(submission: Submission, of: int) -> None:
+            bar.total = of
+            bar.set_description(submission.student, refresh=False)
+            bar.update()
+
+        rows = grade_all(of_course, folder, assignment, workers, again, on_graded)
+    print(rows.fillna("").to_string(index=False))
+    print(f"{SUMMARY} (this table), {GRADES} and feedback/ are in {course}/")
+
+
+@command
+def feedback(assignment: str, course: CourseFolder = ASSIGNMENTS) -> None:
+    """Write an assignment's feedback anew, after what is graded by hand has been."""
+    check_nbgrader()
+    from .coursework.course import Course
+    from .coursework.grade import feedback as write_feedback
+
+    number = write_feedback(Course(course), assignment)
+    print(f"{number} pages of feedback are in {course / 'feedback'}/")
+
+
+def check_nbgrader() -> None:
+    """ValueError where nbgrader is not installed."""
+    if find_spec("nbgrader") is None:
+        raise ValueError('nbgrader is not installed: pip install "fedecouple-lite[coursework]", or make coursework')
 
 
 if __name__ == "__main__":

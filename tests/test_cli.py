@@ -412,7 +412,7 @@ def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sen
             rest = process.communicate(timeout=120)[1]
         finally:
             process.kill()  # where it has not ended
-    assert process.returncode == code and "rounds finished are kept" in rest and "Traceback" not in rest
+    assert process.returncode == code and "what is finished is kept" in rest and "Traceback" not in rest
     assert list(tmp_path.iterdir()) == [out]
     written = json.loads(out.read_text())
     assert written["finished"] is False and written["records"][0]["round"] == 1

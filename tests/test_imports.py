@@ -22,6 +22,7 @@ FLOORS = (
     ("checkpoint",),
     ("studies",),
     ("course",),
+    ("coursework",),
     ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -93,22 +93,34 @@ def _unchanged(before: Any, after: Any) -> bool:
 def _check(
     name: str, yours: Callable[..., Any], reference: Callable[..., Any], cases: Sequence[tuple], mistakes: list[Mistake]
 ) -> bool:
-    """`yours` must agree with `reference` on every case; where it agrees with a mistake instead, that is said."""
-
-    def examine() -> None:
-        for case in cases:
-            result = _result_of(yours, *case)
-            expected = reference(*case)
-            if _same(result, expected):
-                continue
-            suspects = [mistake for mistake in mistakes if _resembles(result, mistake, case)]
-            _blame_one_of(suspects, yours, cases)
-            _blame_what_is_seen(result, expected, _named(case, reference))
-
-    return _verdict(name, examine)
+    """Print whether `yours` agrees with `reference` on every case (see `compare`); returns whether it does."""
+    return _verdict(name, lambda: compare(yours, reference, cases, mistakes))
 
 
-def _blame_one_of(suspects: list[Mistake], yours: Callable[..., Any], cases: Sequence[tuple]) -> None:
+def compare(
+    yours: Callable[..., Any], reference: Callable[..., Any], cases: Sequence[tuple], mistakes: Sequence[Mistake]
+) -> None:
+    """Wrong, in words, unless `yours` returns what `reference` does on every case, a tuple of arguments.
+
+    Where it returns what a known mistake makes, that is said; else what is seen: kind, shape, the first value.
+
+    Examples
+    --------
+    >>> compare(lambda a, b: a * b, lambda a, b: a + b, [(2.0, 3.0), (1.0, 1.0)], [])
+    Traceback (most recent call last):
+    Wrong: for (a = 2, b = 3) you return 6; it should be 5.
+    """
+    for case in cases:
+        result = _result_of(yours, *case)
+        expected = reference(*case)
+        if _same(result, expected):
+            continue
+        suspects = [mistake for mistake in mistakes if _resembles(result, mistake, case)]
+        _blame_one_of(suspects, yours, cases)
+        _blame_what_is_seen(result, expected, _named(case, reference))
+
+
+def _blame_one_of(suspects: Sequence[Mistake], yours: Callable[..., Any], cases: Sequence[tuple]) -> None:
     """Wrong, in the words of the mistake that explains most cases. One case alone may look like a mistake by chance."""
 
     def explained(mistake: Mistake) -> int:

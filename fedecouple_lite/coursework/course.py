@@ -1,0 +1,105 @@
+"""A course as nbgrader lays it out, and nbgrader's own interface to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook
+from nbgrader.apps.api import NbGraderAPI
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from ..errors import nearest
+from .preprocessors import known_cells
+
+CONFIG = "nbgrader_config.py"
+HERE = Path("notebooks") / "assignments"  # where the course lies, from the top of the project
+
+
+class Course:
+    """A folder with `nbgrader_config.py` and `source/`; ValueError where it is none.
+
+    nbgrader keeps the rest beside them: `release/`, `submitted/`, `autograded/`, `feedback/` and `gradebook.db`.
+    """
+
+    def __init__(self, folder: Path, seconds: int | None = None, memory: int | None = None):
+        """seconds, MiB: limits for each cell and each kernel; None: as the course's configuration has them."""
+        self.folder = folder.resolve()
+        if not (self.folder / CONFIG).is_file():
+            raise ValueError(f"course={str(folder)!r} holds no {CONFIG}; it must be the folder of a course")
+        make_programs_findable()
+        self.config = self._config(seconds, memory)
+        self.api = NbGraderAPI(config=self.config)
+        self.api.coursedir.root = str(self.folder)
+        self.api.log.setLevel("WARNING")
+
+    def _config(self, seconds: int | None, memory: int | None) -> Config:
+        """The course's configuration, with these limits."""
+        config = PyFileConfigLoader(CONFIG, path=str(self.folder)).load_config()
+        if seconds is not None:
+            config.JudgedExecute.timeout = seconds
+        if memory is not None:
+            config.JudgedExecute.memory = memory
+        return config
+
+    @property
+    def assignments(self) -> list[str]:
+        """Names of all assignments, sorted."""
+        return sorted(path.parent.name for path in (self.folder / "source").glob("*/*.ipynb"))
+
+    def check_assignment(self, assignment: str) -> None:
+        """ValueError for one that there is none of."""
+        if assignment not in self.assignments:
+            raise ValueError(
+                f"assignment={assignment!r} is none of this course; {nearest(assignment, self.assignments)}"
+            )
+
+    def notebook(self, step: str, assignment: str, student: str = ".") -> Path:
+        """Where an assignment's notebook lies after a step: source, release, submitted, autograded."""
+        return self.folder / step / student / assignment / f"{assignment}.ipynb"
+
+    def master(self, assignment: str) -> NotebookNode:
+        """An assignment's master notebook."""
+        return read(self.notebook("source", assignment))
+
+    def gradebook(self) -> Gradebook:
+        """nbgrader's data base, to be used in a `with`."""
+        return Gradebook(self.api.coursedir.db_url)
+
+    def known_cells(self, assignment: str) -> list[NotebookNode]:
+        """The cells of an assignment that nbgrader knows, as `release` left them in the gradebook."""
+        with self.gradebook() as gradebook:
+            return known_cells(gradebook.find_notebook(assignment, assignment))
+
+
+def make_programs_findable() -> None:
+    """nbgrader calls a program of its own environment by name; it must be found where that is not activated. And its
+    data base's warnings of what it does itself are not for lecturers."""
+    programs = str(Path(sys.executable).parent)
+    paths = os.environ.get("PATH", "").split(os.pathsep)
+    if programs not in paths:
+        os.environ["PATH"] = os.pathsep.join([programs, *paths])
+    warnings.filterwarnings("ignore", module="nbgrader")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook; ValueError, in words, where the file is none."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        first = str(error).strip().partition("\n")[0][:120]
+        raise ValueError(f"{path.name} is no notebook: {first or type(error).__name__}") from None
+    return notebook
+
+
+def last_error(result: dict) -> str:
+    """What a failed step of nbgrader says last."""
+    text = result.get("error") or result.get("log") or "failed without a word"
+    return str(text).strip().splitlines()[-1]

@@ -1,0 +1,317 @@
+"""The steps that nbgrader takes with our notebooks, named in `nbgrader_config.py`: all of nbgrader's, and four of ours.
+
+`SetCourse` writes the course's seed and data set into a master before it becomes the students' version. `MendCells`
+finds the cells of a submission again whose metadata were lost. `JudgedExecute` runs a submission: the student's cells
+in a kernel with limits, the tests in the grader's own process (see `judge`). `SayWhatIsWrong` puts the tests' words
+beside the student's answer, as the comment that feedback shows.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import nbformat
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.util import run_sync
+from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.api import Gradebook, Notebook
+from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+from traitlets import Int, Unicode
+
+from .judge import Judged, given, judged_beside
+
+GIVEN = "given-"  # how the ids of cells begin that the grader runs, too
+ANSWER = "-answer"  # how the ids of cells end that a student writes, and tests judge
+NOTES = "coursework"  # where a notebook's metadata hold what had to be done to it
+MANY_DEATHS = 5  # of one notebook's kernel, after which the rest is not run
+ROOM_FOR_OUTPUT = 1_000_000  # characters that the cells of one notebook may print
+
+SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r})"
+
+
+def add_note(nb: NotebookNode, words: str) -> None:
+    """Keep in a submission, for the table of results, what had to be done to it."""
+    notes = nb.metadata.setdefault(NOTES, NotebookNode()).setdefault("notes", [])
+    if words not in notes:
+        notes.append(words)
+
+
+def first_line(source: str) -> str:
+    """A cell's first line, by which it is known when all else is lost."""
+    return source.strip().partition("\n")[0].strip()
+
+
+# --- From a master to the students' version ---
+
+
+class SetCourse(NbGraderPreprocessor):
+    """Writes COURSE_SEED and DATASET into the cells that set them."""
+
+    seed = Int(2026, help="of this course: changes data, numbers and right answers").tag(config=True)
+    dataset = Unicode("digits", help="digits or fashion_mnist").tag(config=True)
+
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
+        if cell.cell_type == "code":
+            cell.source = re.sub(r"^COURSE_SEED = \d+", f"COURSE_SEED = {self.seed}", cell.source, flags=re.M)
+            cell.source = re.sub(r'^DATASET = "\w+"', f'DATASET = "{self.dataset}"', cell.source, flags=re.M)
+        return cell, resources
+
+
+# --- A submission, made whole ---
+
+
+class MendCells(NbGraderPreprocessor):
+    """Gives every cell that nbgrader knows its metadata back, and puts lost ones where they were, unanswered.
+
+    A cell is found by its metadata, by its id, or by its first line, in this order.
+    """
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        nbgrader = resources["nbgrader"]
+        with Gradebook(nbgrader["db_url"]) as gradebook:
+            source = gradebook.find_notebook(nbgrader["notebook"], nbgrader["assignment"])
+            mend(nb, known_cells(source))
+        return nb, resources
+
+
+def known_cells(source: Notebook) -> list[NotebookNode]:
+    """The cells of an assignment's notebook that nbgrader knows, in order, as the students had them but for hidden
+    tests, which are there."""
+    points = {cell.name: cell.max_score for cell in source.grade_cells}
+    answers = {cell.name for cell in source.solution_cells}
+    cells = []
+    for known in source.source_cells:
+        new = nbformat.v4.new_code_cell if known.cell_type == "code" else nbformat.v4.new_markdown_cell
+        cell = new(known.source, id=known.name)
+        cell.metadata.nbgrader = {
+            "grade": known.name in points,
+            "grade_id": known.name,
+            "locked": known.locked,
+            "schema_version": 3,
+            "solution": known.name in answers,
+            "task": False,
+            "cell_type": known.cell_type,
+            "checksum": known.checksum,
+        }
+        if known.name in points:
+            cell.metadata.nbgrader["points"] = points[known.name]
+        cells.append(cell)
+    return cells
+
+
+def mend(nb: NotebookNode, known: list[NotebookNode]) -> None:
+    """Give the cells of a submission that are `known` their metadata, and add those that are not there."""
+    ways: list[tuple[Callable[[NotebookNode], Any], str]] = [
+        (lambda cell: cell.metadata.get("nbgrader", {}).get("grade_id"), ""),
+        (lambda cell: cell.get("id"), "metadata lost, found by the cell's id"),
+        (lambda cell: cell.metadata.get("id"), "metadata lost, found by the cell's id"),
+        (lambda cell: first_line(cell.source), "metadata lost, found by the cell's first line"),
+    ]
+    free = list(nb.cells)
+    after: NotebookNode | None = None  # the cell before the one that is looked for
+    for cell in known:
+        wanted = cell.metadata.nbgrader.grade_id
+        found = None
+        for key, note in ways:
+            name = first_line(cell.source) if key is ways[-1][0] else wanted
+            found = next((other for other in free if key(other) == name), None)
+            if found is not None:
+                if note:
+                    add_note(nb, note)
+                break
+        if found is None:
+            found = nbformat.from_dict(cell)
+            place = index_of(after, nb) + 1
+            nb.cells.insert(place, found)
+            add_note(nb, f"cell {wanted} was lost, and put back without an answer")
+        else:
+            free = [other for other in free if other is not found]
+            found.metadata.nbgrader = cell.metadata.nbgrader
+        after = found
+    for cell in free:  # copies of cells that were found already, and cells of other notebooks
+        cell.metadata.pop("nbgrader", None)
+
+
+def index_of(wanted: NotebookNode | None, nb: NotebookNode) -> int:
+    """The place of a cell in a notebook; -1 for None."""
+    for index, cell in enumerate(nb.cells):
+        if cell is wanted:
+            return index
+    return -1
+
+
+# --- A submission, run ---
+
+
+class JudgedExecute(Execute):
+    """Runs the student's cells in a kernel with limits, and judges them in this process.
+
+    A cell that takes too long is interrupted, one that kills the kernel is left out: the kernel is started anew and the
+    cells before are run again, so that the other tasks keep their points. `timeout`, of nbgrader, holds for each cell,
+    and for all answers that one tests cell asks for together.
+    """
+
+    memory = Int(4096, help="MiB that a kernel may take").tag(config=True)
+    file_size = Int(200, help="MiB that a file may have that a submission writes").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict, km: Any = None) -> tuple[NotebookNode, dict]:
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.deadly: list[int] = []
+        self.printed = 0
+        return super().preprocess(nb, resources, km)
+
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
+        self._check_assign_resources(resources)
+        if cell.cell_type != "code":
+            return cell, resources
+        if len(self.deadly) > MANY_DEATHS:
+            cell.outputs = [error_output("NotRun", f"not run: the kernel had died {len(self.deadly)} times")]
+            return cell, resources
+        if is_tests(cell):
+            self.judge(cell, index)
+            return cell, resources
+        if cell.metadata.get("nbgrader", {}).get("grade_id", "").startswith(GIVEN):
+            given(cell.source, self.names)
+        self.run_student(cell, index)
+        return cell, resources
+
+    def judge(self, cell: NotebookNode, index: int) -> None:
+        """Judge a tests cell while the student's kernel answers; its outputs are the verdict."""
+        seconds = float(self.timeout or 3600)
+        with judged_beside(cell.source, self.names, seconds, self.pid) as (address, verdict):
+            serving = nbformat.v4.new_code_cell(SERVE.format(address=address))
+            self.timeout_func = lambda _: 3600  # the judge keeps the time: the tests themselves may take some
+            try:
+                self.run_student(serving, index)
+            finally:
+                self.timeout_func = None  # type: ignore[assignment]
+            judged = verdict()
+        cell.outputs = outputs_of(judged, cell.source)
+        self.nb.cells[index] = cell
+
+    def run_student(self, cell: NotebookNode, index: int) -> None:
+        """Run a cell in the student's kernel. Whatever it does, the kernel stands afterwards."""
+        try:
+            self.execute_cell(cell, index, store_history=True)
+        except DeadKernelError:
+            cell.outputs = [
+                error_output("KernelDied", "the kernel died: out of memory, or ended by the cell's own code")
+            ]
+            self.revive(index)
+        except CellTimeoutError:
+            cell.outputs = [error_output("NotStopped", f"not done within {self.timeout} seconds, nor to be stopped")]
+            self.revive(index)
+
+    def revive(self, index: int) -> None:
+        """Start the kernel anew and run the student's cells before `index` again, those that killed it left out."""
+        self.deadly.append(index)
+        add_note(self.nb, f"cell {index + 1} ended the kernel or could not be stopped")
+        self._cleanup_kernel()
+        self.km = self.create_kernel_manager()
+        self.start_new_kernel()
+        self.start_new_kernel_client()
+        for earlier in range(index):
+            cell = self.nb.cells[earlier]
+            if cell.cell_type != "code" or is_tests(cell) or earlier in self.deadly:
+                continue
+            again = nbformat.v4.new_code_cell(cell.source)
+            try:
+                self.execute_cell(again, earlier, store_history=True)
+            except (DeadKernelError, CellTimeoutError):  # it was well-behaved before; once more would not help
+                self.deadly.append(earlier)
+            finally:
+                self.nb.cells[earlier] = cell
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the student's kernel."""
+        return getattr(self.km.provisioner, "pid", None)
+
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        await super().async_start_new_kernel(preexec_fn=self.limit_resources, **kwargs)
+
+    start_new_kernel = run_sync(async_start_new_kernel)
+
+    def limit_resources(self) -> None:
+        """In the kernel's process, before it becomes the kernel."""
+        memory = self.memory * 2**20
+        file_size = self.file_size * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def output(self, outs: list, msg: dict, display_id: str, cell_index: int) -> Any:
+        """Keep an output of the student's, until there is too much of it."""
+        if self.printed > ROOM_FOR_OUTPUT:
+            return None
+        text = msg["content"].get("text", "")
+        self.printed += len(text)
+        if self.printed > ROOM_FOR_OUTPUT:
+            add_note(self.nb, f"printed more than {ROOM_FOR_OUTPUT} characters; the rest was dropped")
+            return None
+        return super().output(outs, msg, display_id, cell_index)
+
+
+def is_tests(cell: NotebookNode) -> bool:
+    """Whether a cell holds tests that nbgrader takes points from."""
+    return cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell)
+
+
+def outputs_of(judged: Judged, source: str) -> list[NotebookNode]:
+    """A verdict as the outputs of a tests cell: nbgrader takes an error for no points, a number for so many."""
+    outputs = []
+    if judged.printed:
+        outputs.append(nbformat.v4.new_output("stream", name="stdout", text=judged.printed))
+    if judged.error is not None:
+        where = ""
+        if judged.line is not None:
+            where = f"seen in line {judged.line} of the tests: {source.splitlines()[judged.line - 1].strip()}"
+        outputs.append(error_output(judged.error, judged.words or "", where))
+    elif judged.number is not None:
+        outputs.append(nbformat.v4.new_output("execute_result", data={"text/plain": repr(judged.number)}))
+    return outputs
+
+
+def error_output(name: str, words: str, where: str = "") -> NotebookNode:
+    """An error as a cell shows it."""
+    lines = [f"{name}: {words}"]
+    if where:
+        lines.append(where)
+    return nbformat.v4.new_output("error", ename=name, evalue=words, traceback=lines)
+
+
+# --- What is said to the student ---
+
+
+class SayWhatIsWrong(NbGraderPreprocessor):
+    """After points are given: the words of tests that failed become the comment on the answer."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        nbgrader = resources["nbgrader"]
+        place = (nbgrader["notebook"], nbgrader["assignment"], nbgrader["student"])
+        with Gradebook(nbgrader["db_url"]) as gradebook:
+            for answer, words in wrong_answers(nb).items():
+                gradebook.find_comment(answer, *place).auto_comment = words
+            gradebook.db.commit()
+        return nb, resources
+
+
+def wrong_answers(nb: NotebookNode) -> dict[str, str]:
+    """What is wrong, by the id of the answer: a tests cell that fails speaks of the last answer before it."""
+    words: dict[str, list[str]] = {}
+    answer = None
+    for cell in nb.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        if grade_id.endswith(ANSWER):
+            answer = grade_id
+        if not is_tests(cell) or answer is None:
+            continue
+        of_answer = words.setdefault(answer, [])
+        for output in cell.outputs:
+            if output.output_type == "error" and output.evalue not in of_answer:
+                of_answer.append(output.evalue)
+    return {answer: "\n\n".join(of_answer) for answer, of_answer in words.items() if of_answer}

@@ -1,0 +1,219 @@
+"""Wrong answers to assignment A2, each with the cells that lose points and words that the comment must hold."""
+
+WRONG = {
+    "a part needs a dot": (
+        "task1-answer",
+        """# Task 1, answer: split_state
+def split_state(state, parts):
+    for part in parts:
+        if not any(name.startswith(part) for name in state):
+            raise ValueError(f"no tensor belongs to the part {part!r}")
+    prefixes = tuple(part + "." for part in parts)
+    travels = {name: t for name, t in state.items() if name.startswith(prefixes)}
+    stays = {name: t for name, t in state.items() if not name.startswith(prefixes)}
+    return travels, stays
+""",
+        {"task1-tests"},
+        "a name without a dot is a part by itself",
+    ),
+    "prefixes without dots": (
+        "task1-answer",
+        """# Task 1, answer: split_state
+def split_state(state, parts):
+    for part in parts:
+        if not any(name.startswith(part) for name in state):
+            raise ValueError(f"no tensor belongs to the part {part!r}")
+    travels = {name: t for name, t in state.items() if name.startswith(parts)}
+    stays = {name: t for name, t in state.items() if not name.startswith(parts)}
+    return travels, stays
+""",
+        {"task1-tests"},
+        "extractor.0.weight and classifier.bias travel, no other",
+    ),
+    "an unknown part is ignored": (
+        "task1-answer",
+        """# Task 1, answer: split_state
+def split_state(state, parts):
+    travels = {name: t for name, t in state.items() if name.split(".")[0] in parts}
+    stays = {name: t for name, t in state.items() if name not in travels}
+    return travels, stays
+""",
+        {"task1-tests"},
+        "raise a ValueError",
+    ),
+    "gradients of the sum": (  # the step of Task 2b calls them
+        "task2a-answer",
+        """# Task 2a, answer: gradients
+def gradients(weights, x, y):
+    copies = {name: t.clone().requires_grad_() for name, t in weights.items()}
+    z = x @ copies["extractor.weight"].T
+    logits = z @ copies["classifier.weight"].T + copies["classifier.bias"]
+    loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+    return dict(zip(copies, torch.autograd.grad(loss, list(copies.values()))))
+""",
+        {"task2a-tests", "task2b-tests"},
+        "classifier.bias: for the two images by hand [-0.75, 0.75], yours [-1.5, 1.5]",
+    ),
+    "extractor first": (
+        "task2b-answer",
+        """# Task 2b, answer: decoupled_step
+def decoupled_step(weights, x, y, steps, lr, decay):
+    new = dict(weights)
+    slope = gradients(new, x, y)["extractor.weight"]
+    new["extractor.weight"] = new["extractor.weight"] * (1 - lr * decay) - lr * slope
+    for _ in range(steps):
+        slope = gradients(new, x, y)
+        for name in ("classifier.weight", "classifier.bias"):
+            new[name] = new[name] - lr * (slope[name] + decay * new[name])
+    return new
+""",
+        {"task2b-tests"},
+        "it has to learn behind the NEW classifier",
+    ),
+    "the same gradient in every step": (
+        "task2b-answer",
+        """# Task 2b, answer: decoupled_step
+def decoupled_step(weights, x, y, steps, lr, decay):
+    new = dict(weights)
+    slope = gradients(new, x, y)
+    for _ in range(steps):
+        for name in ("classifier.weight", "classifier.bias"):
+            new[name] = new[name] - lr * (slope[name] + decay * new[name])
+    slope = gradients(new, x, y)["extractor.weight"]
+    new["extractor.weight"] = new["extractor.weight"] * (1 - lr * decay) - lr * slope
+    return new
+""",
+        {"task2b-tests"},
+        "compute them anew before each step",
+    ),
+    "as many steps of the extractor": (
+        "task2b-answer",
+        """# Task 2b, answer: decoupled_step
+def decoupled_step(weights, x, y, steps, lr, decay):
+    new = dict(weights)
+    for part in ("classifier", "extractor"):
+        for _ in range(steps):
+            slope = gradients(new, x, y)
+            for name in weights:
+                if name.startswith(part):
+                    new[name] = new[name] - lr * (slope[name] + decay * new[name])
+    return new
+""",
+        {"task2b-tests"},
+        "as many steps as the classifier; it takes ONE",
+    ),
+    "what stands still decays": (
+        "task2b-answer",
+        """# Task 2b, answer: decoupled_step
+def decoupled_step(weights, x, y, steps, lr, decay):
+    new = dict(weights)
+    parts = ["classifier"] * steps + ["extractor"]
+    for part in parts:
+        slope = gradients(new, x, y)
+        for name in weights:
+            moves = float(name.startswith(part))
+            new[name] = new[name] - lr * (moves * slope[name] + decay * new[name])
+    return new
+""",
+        {"task2b-tests"},
+        "what stands still must not decay",
+    ),
+    "the course's clamp": (
+        "task3-answer",
+        """# Task 3, answer: weighted_anchors
+def weighted_anchors(z, y, w, classes):
+    one_hot = torch.nn.functional.one_hot(y, classes).to(z.dtype) * w[:, None]
+    mass = one_hot.sum(0)
+    means = one_hot.T @ z / mass.clamp(min=1)[:, None]
+    return {"anchors.means": means, "anchors.held": mass > 0}
+""",
+        {"task3-tests"},
+        "a mass below 1 is no absent class",
+    ),
+    "held by label": (
+        "task3-answer",
+        """# Task 3, answer: weighted_anchors
+def weighted_anchors(z, y, w, classes):
+    means = torch.zeros(classes, z.shape[1])
+    for c in range(classes):
+        mine = y == c
+        if w[mine].sum() > 0:
+            means[c] = (w[mine, None] * z[mine]).sum(0) / w[mine].sum()
+    return {"anchors.means": means, "anchors.held": torch.bincount(y, minlength=classes) > 0}
+""",
+        {"task3-tests"},
+        "anchors.held: by hand [True, False, True, False], yours [True, True, True, False]",
+    ),
+    "the library's class means": (
+        "task3-answer",
+        """# Task 3, answer: weighted_anchors
+from fedecouple_lite.losses import class_means
+
+
+def weighted_anchors(z, y, w, classes):
+    means, mass = class_means(z, y, classes, w)
+    return {"anchors.means": means, "anchors.held": mass > 0}
+""",
+        {"task3-tests"},
+        "class_means must not be called here",
+    ),
+    "everybody is pulled": (
+        "task4-answer",
+        """# Task 4, answer: pull
+def pull(z, y, means, held, slack):
+    moving = z.clone().requires_grad_()
+    omega = ((moving - means[y]).square().mean(1) - slack).clamp(min=0)
+    loss = omega.mean()
+    return {"loss": loss, "gradient": torch.autograd.grad(loss, moving)[0]}
+""",
+        {"task4-tests"},
+        "the second has no anchor",
+    ),
+    "nobody has an anchor": (
+        "task4-answer",
+        """# Task 4, answer: pull
+def pull(z, y, means, held, slack):
+    moving = z.clone().requires_grad_()
+    omega = ((moving - means[y]).square().mean(1) - slack).clamp(min=0)
+    loss = (omega * held[y]).sum() / held[y].sum()
+    return {"loss": loss, "gradient": torch.autograd.grad(loss, moving)[0]}
+""",
+        {"task4-tests"},
+        "no sample has an anchor: you get 0 / 0",
+    ),
+    "a wrong prediction": (
+        "task5-answer",
+        """# Task 5, answer: guess
+guess = None  # your answer: "A", "B" or "C"
+guess = next(letter for letter, words in options5.items() if words == RESTRAINTS[0])
+""",
+        {"task5-tests"},
+        "the run says otherwise",
+    ),
+    "measured in the server's extractor": (
+        "task6a-answer",
+        """# Task 6a, answer: silhouettes
+MUS, EPOCHS = (0.0, 1.0), (1, 3, 10)
+silhouettes = np.full((2, 3, 3), np.nan)  # of MUS, EPOCHS and SEEDS
+for m, mu in enumerate(MUS):
+    for e, epochs in enumerate(EPOCHS):
+        for s, seed in enumerate(SEEDS):
+            method = make("fedecouple", lr=lr, mu=mu, epochs=epochs)
+            go_on = {"rounds": 5, "seed": seed, "state": learned(seed)}
+            state = next(rounds(method, net, federations[seed], **go_on))
+            space = feature_space(net, state, federations[seed], whose="server")
+            silhouettes[m, e, s] = space_scores(space)["silhouette"]
+""",
+        {"task6a-tests"},
+        "these are scores in the server's extractor",
+    ),
+    "a claim that the numbers do not carry": (
+        "task6c-answer",
+        """# Task 6c, answer: claim
+claim = None  # your answer: "A", "B" or "C"
+claim = next(letter for letter, words in options6.items() if words == GROWTHS[1])
+""",
+        {"task6c-tests"},
+        "by your own numbers the gain is",
+    ),
+}

@@ -1,0 +1,150 @@
+"""Whatever is handed in, it costs only its own points, with a reason, and everybody else is graded."""
+
+from __future__ import annotations
+
+import nbformat
+import pandas as pd
+import pytest
+from coursework.submissions import Graded, answered, as_student, graded, solved
+from coursework.tiny import DAMAGED, HOSTILE, NO_NOTEBOOKS, PATCHES, TINY, patched, tiny_course
+
+from fedecouple_lite.coursework.course import Course
+from fedecouple_lite.coursework.grade import grade
+from fedecouple_lite.coursework.release import release
+
+SECONDS = 8  # for a cell
+
+
+@pytest.fixture(scope="module")
+def submissions(tmp_path_factory):
+    """A course with the tiny assignment, and a flat folder of what was handed in."""
+    course = Course(tiny_course(tmp_path_factory.mktemp("coursework")), seconds=SECONDS)
+    release(course, TINY)
+    right = solved(course.folder, TINY)
+    notebooks = {
+        "right": right,
+        "partly right": answered(right, "number-answer", "# Task 3, answer: number\nnumber = 1"),
+    }
+    notebooks["right"] = answered(right, "number-answer", "# Task 3, answer: number\nnumber = 2")
+    right = notebooks["right"]
+    for label, (source, _) in HOSTILE.items():
+        notebooks[label] = answered(right, "double-answer", source)
+    for label, (damage, _, _) in DAMAGED.items():
+        notebooks[label] = damage(right)
+    for label, patch in PATCHES.items():
+        notebooks[label] = patched(right, patch)
+    folder = tmp_path_factory.mktemp("handed in")
+    for label, notebook in notebooks.items():
+        nbformat.write(notebook, folder / f"{as_student(label)}.ipynb")
+    for label, content in NO_NOTEBOOKS.items():
+        (folder / f"{as_student(label)}.ipynb").write_bytes(content)
+    return course, folder
+
+
+@pytest.fixture(scope="module")
+def table(submissions):
+    course, folder = submissions
+    return grade(course, folder)
+
+
+@pytest.fixture(scope="module")
+def of(submissions, table):
+    """From a student to what became of the submission."""
+    course, _ = submissions
+    return lambda label: graded(course, table, as_student(label))
+
+
+def test_who_is_right_has_all_points(of):
+    submission: Graded = of("right")
+    assert submission.lost == set()
+    assert (submission.row.by_tests, submission.row.to_grade, submission.row.notes) == (7, 3, "")
+
+
+def test_a_number_in_the_last_line_is_partial_credit(of):
+    submission: Graded = of("partly right")
+    assert submission.points["number-tests"] == 1
+    assert submission.lost == {"number-tests"}
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_a_hostile_answer_costs_its_own_points(of, label):
+    _, words = HOSTILE[label]
+    submission: Graded = of(label)
+    assert submission.lost == {"double-tests"}
+    assert words in submission.comments["double-answer"]
+
+
+@pytest.mark.parametrize("label", DAMAGED)
+def test_a_damaged_notebook_is_mended(of, label):
+    _, tests, words = DAMAGED[label]
+    submission: Graded = of(label)
+    assert submission.lost == tests
+    assert submission.row.out_of == 10
+    assert words in submission.row.notes
+
+
+@pytest.mark.parametrize("label", PATCHES)
+def test_patches_earn_nothing(of, label):
+    submission: Graded = of(label)
+    assert submission.row.by_tests == 0
+    assert all(submission.comments[f"{task}-answer"] for task in ("total", "double", "number"))
+
+
+@pytest.mark.parametrize("label", NO_NOTEBOOKS)
+def test_what_is_no_notebook_has_no_points_and_a_reason(table, label):
+    [row] = [row for _, row in table.iterrows() if row.student == as_student(label)]
+    assert row.score == 0
+    assert "is no notebook" in row.notes
+
+
+def test_table_and_export_have_everybody(submissions, table):
+    course, folder = submissions
+    students = {path.stem for path in folder.iterdir()}
+    assert set(table.student) == students
+    assert set(pd.read_csv(course.folder / "summary.csv").student) == students
+    assert set(pd.read_csv(course.folder / "grades.csv").student_id) == students
+
+
+def test_nothing_is_left_running(table):
+    """No kernel outlives its grading."""
+    import psutil
+
+    kernels = [
+        process for process in psutil.Process().children(recursive=True) if "ipykernel" in str(process.cmdline())
+    ]
+    assert kernels == []
+
+
+def test_a_changed_submission_is_graded_again_and_no_other(submissions, table):
+    course, folder = submissions
+    before = folder / f"{as_student('hangs when called')}.ipynb"
+    before.write_bytes((folder / "right.ipynb").read_bytes())
+    calls = []
+    again = grade(course, folder, on_graded=lambda submission, total: calls.append(submission.student))
+    assert calls == [before.stem]
+    assert graded(course, again, before.stem).lost == set()
+    others = table.student != before.stem
+    pd.testing.assert_frame_equal(again[others.values], table[others])
+
+
+def test_nbgraders_own_layout_gives_the_same(submissions, table, tmp_path):
+    course, folder = submissions
+    for student in ("right", as_student("quits")):
+        place = tmp_path / student / TINY
+        place.mkdir(parents=True)
+        (place / f"{TINY}.ipynb").write_bytes((folder / f"{student}.ipynb").read_bytes())
+    again = grade(course, tmp_path)
+    assert list(again.by_tests) == [4, 7]
+    assert list(again.student) == ["quits", "right"]
+
+
+def test_what_cannot_be_graded_at_all_is_refused(submissions, tmp_path):
+    course, folder = submissions
+    with pytest.raises(ValueError, match="must be a folder of submissions"):
+        grade(course, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no submissions"):
+        grade(course, tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'a0_tiny'"):
+        grade(course, folder, "a0_tinny")
+    with pytest.raises(ValueError, match=r"holds no nbgrader_config\.py"):
+        Course(tmp_path)
