@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import resource
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,8 @@ def first_line(source: str) -> str:
 
 
 class SetCourse(NbGraderPreprocessor):
-    """Writes COURSE_SEED and DATASET into the cells that set them."""
+    """Writes COURSE_SEED and DATASET into the cells that set them, and a number drawn anew where a hidden test has a
+    line SECRET = ...: splits that nobody knows before, the same for a whole course."""
 
     seed = Int(2026, help="of this course: changes data, numbers and right answers").tag(config=True)
     dataset = Unicode("digits", help="digits or fashion_mnist").tag(config=True)
@@ -57,6 +59,7 @@ class SetCourse(NbGraderPreprocessor):
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
         if cell.cell_type == "code":
             cell.source = re.sub(r"^COURSE_SEED = \d+", f"COURSE_SEED = {self.seed}", cell.source, flags=re.M)
+            cell.source = re.sub(r"^SECRET = \d+", f"SECRET = {secrets.randbelow(2**31)}", cell.source, flags=re.M)
             cell.source = re.sub(r'^DATASET = "\w+"', f'DATASET = "{self.dataset}"', cell.source, flags=re.M)
         return cell, resources
 
@@ -311,7 +314,18 @@ def wrong_answers(nb: NotebookNode) -> dict[str, str]:
         if not is_tests(cell) or answer is None:
             continue
         of_answer = words.setdefault(answer, [])
-        for output in cell.outputs:
-            if output.output_type == "error" and output.evalue not in of_answer:
-                of_answer.append(output.evalue)
+        for said in what_is_said(cell):
+            if said not in of_answer:
+                of_answer.append(said)
     return {answer: "\n\n".join(of_answer) for answer, of_answer in words.items() if of_answer}
+
+
+def what_is_said(cell: NotebookNode) -> list[str]:
+    """What a tests cell says that gave less than all points: its error's words, or what it printed beside a number."""
+    errors = [output.evalue for output in cell.outputs if output.output_type == "error"]
+    if errors:
+        return errors
+    points, most = utils.determine_grade(cell)
+    if points is None or points >= most:
+        return []
+    return [output.text.strip() for output in cell.outputs if output.output_type == "stream"]
