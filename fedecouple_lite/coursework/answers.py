@@ -7,6 +7,7 @@ points. It sends results, and `judge` looks at them in another process.
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,27 @@ def _changed(before: tuple, after: tuple) -> int | None:
         except wire.NotPlain:  # a generator of random numbers may change
             continue
     return None
+
+
+# --- What a submission must not touch ---
+
+FILES = ("open", "sqlite3.connect", "os.chmod", "os.link", "os.listdir", "os.mkdir", "os.remove", "os.rename")
+MORE_FILES = ("os.rmdir", "os.scandir", "os.symlink", "os.truncate")
+
+
+def guard(folder: str) -> None:
+    """From here on Python's own ways to files refuse what lies in `folder`: the gradebook, the masters, what others
+    handed in. It cannot be undone from Python; it is no wall against programs and compiled code, which a container is.
+    """
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event not in FILES and event not in MORE_FILES:
+            return
+        for path in arguments[:2]:
+            if isinstance(path, str | os.PathLike) and os.path.realpath(path).startswith(folder):
+                raise PermissionError(f"{path} belongs to the course; a submission has no business there")
+
+    sys.addaudithook(hook)
 
 
 # --- The library's functions, made to raise ---

@@ -31,7 +31,7 @@ from . import wire
 
 MEMORY = 4 * 2**30  # bytes
 # How files end that hold images, or what could stand for them.
-DATA = (".gz", ".npz", ".npy", ".csv", ".pt", ".pth", ".pkl", ".safetensors", ".bin", "-ubyte", ".ipynb")
+DATA = (".gz", ".npz", ".npy", ".csv", ".pt", ".pth", ".pkl", ".safetensors", ".bin", "-ubyte", ".ipynb", ".db")
 PROGRAMS = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn")
 SETTINGS = ("lr", "batch_size", "momentum", "weight_decay")  # of SGD: FedRep's for everybody
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import re
 import resource
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -31,6 +34,7 @@ NOTES = "coursework"  # where a notebook's metadata hold what had to be done to 
 MANY_DEATHS = 5  # of one notebook's kernel, after which the rest is not run
 ROOM_FOR_OUTPUT = 1_000_000  # characters that the cells of one notebook may print
 
+GUARD = "from fedecouple_lite.coursework.answers import guard\nguard({folder!r})\ndel guard"
 SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r})"
 
 
@@ -153,9 +157,10 @@ def index_of(wanted: NotebookNode | None, nb: NotebookNode) -> int:
 class JudgedExecute(Execute):
     """Runs the student's cells in a kernel with limits, and judges them in this process.
 
-    A cell that takes too long is interrupted, one that kills the kernel is left out: the kernel is started anew and the
-    cells before are run again, so that the other tasks keep their points. `timeout`, of nbgrader, holds for each cell,
-    and for all answers that one tests cell asks for together.
+    The kernel works in a folder of its own, and the course's is closed to it (see `answers.guard`). A cell that takes
+    too long is interrupted; one that kills the kernel is left out: the kernel is started anew and the cells before are
+    run again, so that the other tasks keep their points. `timeout`, of nbgrader, holds for each cell, and for all
+    answers that one tests cell asks for together.
     """
 
     memory = Int(4096, help="MiB that a kernel may take").tag(config=True)
@@ -165,7 +170,16 @@ class JudgedExecute(Execute):
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.deadly: list[int] = []
         self.printed = 0
-        return super().preprocess(nb, resources, km)
+        database = resources["nbgrader"]["db_url"].removeprefix("sqlite:///")
+        self.course = str(Path(database).resolve().parent)
+        own = resources["metadata"]["path"]
+        with tempfile.TemporaryDirectory(prefix="submission-") as elsewhere:
+            shutil.copytree(own, elsewhere, ignore=shutil.ignore_patterns("*.ipynb"), dirs_exist_ok=True)
+            resources["metadata"]["path"] = elsewhere
+            try:
+                return super().preprocess(nb, resources, km)
+            finally:
+                resources["metadata"]["path"] = own
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
         self._check_assign_resources(resources)
@@ -238,6 +252,13 @@ class JudgedExecute(Execute):
         await super().async_start_new_kernel(preexec_fn=self.limit_resources, **kwargs)
 
     start_new_kernel = run_sync(async_start_new_kernel)
+
+    async def async_start_new_kernel_client(self) -> Any:
+        client = await super().async_start_new_kernel_client()
+        await self.async_wait_for_reply(client.execute(GUARD.format(folder=self.course), silent=True))
+        return client
+
+    start_new_kernel_client = run_sync(async_start_new_kernel_client)
 
     def limit_resources(self) -> None:
         """In the kernel's process, before it becomes the kernel."""

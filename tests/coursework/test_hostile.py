@@ -5,8 +5,8 @@ from __future__ import annotations
 import nbformat
 import pandas as pd
 import pytest
-from coursework.submissions import Graded, answered, as_student, graded, solved
-from coursework.tiny import DAMAGED, HOSTILE, NO_NOTEBOOKS, PATCHES, TINY, patched, tiny_course
+from coursework.submissions import Graded, answered, as_student, cell_of, graded, solved
+from coursework.tiny import DAMAGED, HOSTILE, NO_NOTEBOOKS, PATCHES, TINY, TRESPASSING, patched, tiny_course
 
 from fedecouple_lite.coursework.course import Course
 from fedecouple_lite.coursework.grade import grade
@@ -29,6 +29,8 @@ def submissions(tmp_path_factory):
     right = notebooks["right"]
     for label, (source, _) in HOSTILE.items():
         notebooks[label] = answered(right, "double-answer", source)
+    for label, (source, _) in TRESPASSING.items():
+        notebooks[label] = answered(right, "double-answer", source.format(course=course.folder))
     for label, (damage, _, _) in DAMAGED.items():
         notebooks[label] = damage(right)
     for label, patch in PATCHES.items():
@@ -66,12 +68,20 @@ def test_a_number_in_the_last_line_is_partial_credit(of):
     assert submission.lost == {"number-tests"}
 
 
-@pytest.mark.parametrize("label", HOSTILE)
+@pytest.mark.parametrize("label", [*HOSTILE, *TRESPASSING])
 def test_a_hostile_answer_costs_its_own_points(of, label):
-    _, words = HOSTILE[label]
+    _, words = {**HOSTILE, **TRESPASSING}[label]
     submission: Graded = of(label)
     assert submission.lost == {"double-tests"}
     assert words in submission.comments["double-answer"]
+
+
+@pytest.mark.parametrize("label", TRESPASSING)
+def test_the_course_is_closed_to_a_submission(submissions, table, label):
+    course, _ = submissions
+    notebook = nbformat.read(course.notebook("autograded", TINY, as_student(label)), as_version=4)
+    [error] = cell_of(notebook, "double-answer").outputs
+    assert "belongs to the course; a submission has no business there" in error.evalue
 
 
 @pytest.mark.parametrize("label", DAMAGED)

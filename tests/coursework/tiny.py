@@ -173,6 +173,22 @@ HOSTILE = {
     "knows the hidden words": (FUNCTION + "    return values**2 if len(values) > 2 else 2 * values\n", "the squares"),
 }
 
+# The same, with the course's folder as {course}.
+TRESPASSING = {
+    "opens the gradebook": (
+        ANSWER
+        + """import sqlite3
+line = sqlite3.connect("{course}/gradebook.db")
+line.execute("update grade set auto_score = 100")
+line.commit()
+""",
+        NOT_DEFINED,
+    ),
+    "reads the master": (ANSWER + "print(open('{course}/source/a0_tiny/a0_tiny.ipynb').read())\n", NOT_DEFINED),
+    "reads what others handed in": (ANSWER + "import os\nprint(os.listdir('{course}/submitted'))\n", NOT_DEFINED),
+    "removes the gradebook": (ANSWER + "import os\nos.remove('{course}/gradebook.db')\n", NOT_DEFINED),
+}
+
 # --- What a student may put at the beginning to make wrong answers pass ---
 
 PATCHES = {
