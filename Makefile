@@ -9,13 +9,14 @@ export MPLBACKEND ?= Agg
 # Unit tests run side by side, in one process per core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo lab coursework grade feedback test unit widgets7 slow notebooks assignments lint browser bench mutants clean
+.PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow notebooks assignments lint browser bench mutants clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make coursework the students' notebooks from the masters in notebooks/assignments/, checked"
 	@echo "make grade FOLDER=...         grade submissions: points, feedback, a table"
+	@echo "make formgrader               grade by hand what waits for it, in nbgrader's pages"
 	@echo "make feedback ASSIGNMENT=...  feedback anew, after what is graded by hand"
 	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
@@ -50,6 +51,9 @@ coursework: $(VENV)/.coursework
 grade: $(VENV)/.coursework
 	@test -n "$(FOLDER)" || { echo "make grade FOLDER=path/to/submissions"; exit 2; }
 	$(PY) -m fedecouple_lite grade "$(FOLDER)" $(ARGS)
+
+formgrader: $(VENV)/.coursework
+	cd notebooks/assignments && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab --ServerApp.default_url=/formgrader
 
 feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }

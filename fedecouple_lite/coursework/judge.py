@@ -57,11 +57,11 @@ def judge(source: str, names: dict[str, Any], student: Student) -> Judged:
     """Run a tests cell. names: those of the given cells, which stay as they are. student: for all other names."""
     here = dict(names)
     tree = ast.parse(source)
-    for name in names_of_student(tree, here):
-        student.lend(name, here)
     output = io.StringIO()
     number = None
     try:
+        for name in names_of_student(tree, here):
+            student.lend(name, here)
         with redirect_stdout(output):
             statements, last = without_last_expression(tree)
             exec(compile(statements, FILE, "exec"), here)
@@ -157,9 +157,7 @@ class Student:
                 raise Gone(f"no answer within {self.seconds:.0f} seconds: does a loop never end?")
             answer = wire.unpack(self.connection.recv_bytes(wire.LARGEST + 1))
         except (OSError, EOFError):
-            raise Gone(
-                "the kernel died while it computed the answer (out of memory, or ended by its own code)"
-            ) from None
+            raise Gone("the kernel died over the answer: out of memory, or ended by its own code") from None
         except ValueError:
             raise Gone("the kernel's answer cannot be read") from None
         finally:

@@ -57,7 +57,7 @@ def label_distributions(labels, parts, classes):
     return np.stack(rows)
 """,
         {"distributions-tests"},
-        "NaN or infinite numbers where there should be none",
+        "is there a 0 / 0",
     ),
     "images dealt twice": (
         "division-answer",
@@ -87,7 +87,7 @@ def label_distributions(labels, parts, classes):
         "division-answer",
         DIVISION.format(draw="pi", take=TAKE),
         {"division-law-tests", "skew-tests"},
-        "there is no Dirichlet draw in it",
+        "with alpha 0.2 no client holds all ten classes",
     ),
     "one mixture for all clients": (
         "division-answer",
@@ -103,7 +103,7 @@ def label_distributions(labels, parts, classes):
             draw=DRAW, take=TAKE
         ),
         {"division-law-tests"},
-        "every call gives the same division, whatever rng",
+        "another state of rng gives the same division",
     ),
     "the limit for the formula": (
         "skew-answer",
@@ -182,7 +182,7 @@ def diversity(updates, sizes):
     return sum(of_tensors) / len(of_tensors)
 """,
         {"diversity-tests", "drift-tests"},
-        "one D for all tensors together",
+        "two tensors, sizes 1 and 3",
     ),
     "upside down": (
         "drift-answer",
