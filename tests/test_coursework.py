@@ -26,7 +26,9 @@ plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 nested = st.recursive(
     plain,
     lambda inner: (
-        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner)
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.tuples(st.text(), st.booleans()), inner)
     ),
     max_leaves=20,
 )

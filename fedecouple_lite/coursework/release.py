@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,10 @@ def visible(master: NotebookNode) -> str:
 def unasked(released: NotebookNode) -> list[str]:
     """Where an untouched students' version, run from top to bottom, does not ask for an answer, in words: a stub that
     does not raise, a test that passes, or that fails for another reason than the missing answer."""
-    run = NotebookClient(released, timeout=120, allow_errors=True, kernel_name="python3").execute()
+    with tempfile.TemporaryDirectory() as elsewhere:  # a cell may write a file
+        place = {"metadata": {"path": elsewhere}}
+        client = NotebookClient(released, timeout=120, allow_errors=True, kernel_name="python3", resources=place)
+        run = client.execute()
     problems = []
     answer = None  # the last answer's cell
     for cell in run.cells:

@@ -67,7 +67,7 @@ def _layout_of(value: Any, tensors: dict[str, Tensor], depth: int) -> Layout:
     if isinstance(value, dict):
         pairs = []
         for key, item in value.items():
-            pairs.append([_layout_of(key, tensors, DEEPEST), _layout_of(item, tensors, depth + 1)])
+            pairs.append([_layout_of(key, tensors, depth + 1), _layout_of(item, tensors, depth + 1)])
         return ["dict", pairs]
     raise NotPlain(f"{type(value).__name__}")
 
