@@ -87,7 +87,7 @@ notebooks: $(VENV)/.ready
 	$(PY) -m pytest tests/notebooks
 
 # Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
-assignments: $(VENV)/.coursework
+assignments: $(VENV)/.coursework $(VENV)/widgets7
 	$(PY) -m pytest tests/coursework
 
 browser: $(VENV)/.ready

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 from coursework.submissions import (
@@ -16,6 +20,7 @@ from coursework.submissions import (
     solved,
     wrong_answers,
 )
+from nbclient import NotebookClient
 
 from fedecouple_lite.coursework.course import Course
 from fedecouple_lite.coursework.grade import feedback, grade
@@ -33,13 +38,27 @@ def student_with(name: str, label: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def submissions(tmp_path_factory):
+def bare(tmp_path_factory):
+    """A PYTHONPATH for kernels as students have them: no nbgrader, and Colab's ipywidgets."""
+    absent = tmp_path_factory.mktemp("absent") / "nbgrader"
+    absent.mkdir()
+    (absent / "__init__.py").write_text("raise ImportError('there is no nbgrader here')\n")
+    colab = Path(sys.prefix) / "widgets7"
+    if not colab.exists():
+        pytest.skip("ipywidgets 7.7.1 is not there: make .venv/widgets7")
+    return f"{absent.parent}{os.pathsep}{colab}"
+
+
+@pytest.fixture(scope="module")
+def submissions(tmp_path_factory, bare):
     """A course, all assignments released, and a flat folder of submissions."""
     course = Course(copy_of_course(tmp_path_factory.mktemp("coursework") / "course"))
     folder = tmp_path_factory.mktemp("handed in")
     notebooks = {}
     for name in NAMES:
-        released = release(course, name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", bare)  # the released notebook is run, as a student would
+            released = release(course, name)
         assert (released.points, released.path.name) == (20, f"{name}.ipynb")
         notebooks[as_student(name, UNTOUCHED)] = nbformat.read(released.path, as_version=4)
         right = notebooks[as_student(name, SOLVED)] = solved(course.folder, name)
@@ -57,6 +76,16 @@ def of(submissions):
     course, folder = submissions
     table = grade(course, folder)
     return lambda student: graded(course, table, student)
+
+
+def test_released_notebooks_were_run_without_nbgrader_and_with_colabs_widgets(bare, monkeypatch):
+    """That the fixture's kernels are what it says."""
+    monkeypatch.setenv("PYTHONPATH", bare)
+    cell = nbformat.v4.new_code_cell("import ipywidgets\nprint(ipywidgets.__version__)\nimport nbgrader")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    [printed, error] = NotebookClient(notebook, allow_errors=True, kernel_name="python3").execute().cells[0].outputs
+    assert printed.text == "7.7.1\n"
+    assert error.evalue == "there is no nbgrader here"
 
 
 @pytest.mark.parametrize("name", NAMES)
