@@ -7,6 +7,7 @@ import pickle
 import threading
 from multiprocessing import Pipe
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,15 @@ import fedecouple_lite
 from fedecouple_lite import tensors
 from fedecouple_lite.coursework import wire
 from fedecouple_lite.coursework.answers import answer, functions_of_library, library_refused
-from fedecouple_lite.coursework.judge import Remote, Student, error_named, judge, judged_beside, names_of_student
+from fedecouple_lite.coursework.judge import (
+    Judged,
+    Remote,
+    Student,
+    error_named,
+    judge,
+    judged_beside,
+    names_of_student,
+)
 from fedecouple_lite.losses import cross_entropy
 
 # --- The wire ---
@@ -270,3 +279,34 @@ def test_errors_keep_their_names():
 
 def test_a_remote_has_its_name():
     assert Remote(Kernel(lambda question: None).student, "double").__name__ == "double"
+
+
+# --- Verdicts as nbgrader reads them ---
+
+
+def graded_as(judged):
+    """The points that nbgrader gives a tests cell worth three."""
+    nbgrader_utils = pytest.importorskip("nbgrader.utils")
+    from fedecouple_lite.coursework.preprocessors import outputs_of
+
+    cell = nbformat.v4.new_code_cell("first line\nsecond line")
+    cell.metadata.nbgrader = {"grade": True, "solution": False, "grade_id": "a-tests", "points": 3}
+    cell.outputs = outputs_of(judged, cell)
+    points, most = nbgrader_utils.determine_grade(cell)
+    assert most == 3
+    return points, cell.outputs
+
+
+@pytest.mark.parametrize(
+    ("number", "points"), [(None, 3), (0.0, 0), (1.5, 1.5), (3.0, 3), (7.0, 3), (-1.0, 0), (float("nan"), 0)]
+)
+def test_a_number_is_so_many_points_but_never_more_than_there_are(number, points):
+    assert graded_as(Judged("", number, None, None, None))[0] == points
+
+
+def test_an_error_is_no_points_and_says_where():
+    points, [printed, error] = graded_as(Judged("said\n", None, "AssertionError", "wrong", 2))
+    assert points == 0
+    assert printed.text == "said\n"
+    assert (error.ename, error.evalue) == ("AssertionError", "wrong")
+    assert error.traceback == ["AssertionError: wrong", "seen in line 2 of the tests: second line"]

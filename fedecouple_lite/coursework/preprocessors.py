@@ -13,7 +13,6 @@ import resource
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,43 +111,37 @@ def known_cells(source: Notebook) -> list[NotebookNode]:
 
 def mend(nb: NotebookNode, known: list[NotebookNode]) -> None:
     """Give the cells of a submission that are `known` their metadata, and add those that are not there."""
-    ways: list[tuple[Callable[[NotebookNode], Any], str]] = [
-        (lambda cell: cell.metadata.get("nbgrader", {}).get("grade_id"), ""),
-        (lambda cell: cell.get("id"), "metadata lost, found by the cell's id"),
-        (lambda cell: cell.metadata.get("id"), "metadata lost, found by the cell's id"),
-        (lambda cell: first_line(cell.source), "metadata lost, found by the cell's first line"),
-    ]
     free = list(nb.cells)
-    after: NotebookNode | None = None  # the cell before the one that is looked for
+    place = 0  # after the cell that was looked for last
     for cell in known:
-        wanted = cell.metadata.nbgrader.grade_id
-        found = None
-        for key, note in ways:
-            name = first_line(cell.source) if key is ways[-1][0] else wanted
-            found = next((other for other in free if key(other) == name), None)
-            if found is not None:
-                if note:
-                    add_note(nb, note)
-                break
+        found, note = find(cell, free)
+        if note:
+            add_note(nb, note)
         if found is None:
             found = nbformat.from_dict(cell)
-            place = index_of(after, nb) + 1
             nb.cells.insert(place, found)
-            add_note(nb, f"cell {wanted} was lost, and put back without an answer")
         else:
             free = [other for other in free if other is not found]
             found.metadata.nbgrader = cell.metadata.nbgrader
-        after = found
+        [here] = [index for index, other in enumerate(nb.cells) if other is found]
+        place = here + 1
     for cell in free:  # copies of cells that were found already, and cells of other notebooks
         cell.metadata.pop("nbgrader", None)
 
 
-def index_of(wanted: NotebookNode | None, nb: NotebookNode) -> int:
-    """The place of a cell in a notebook; -1 for None."""
-    for index, cell in enumerate(nb.cells):
-        if cell is wanted:
-            return index
-    return -1
+def find(known: NotebookNode, cells: list[NotebookNode]) -> tuple[NotebookNode | None, str]:
+    """Which of a submission's cells a known one is, or None; and what a lecturer should know of that, or ""."""
+    wanted = known.metadata.nbgrader.grade_id
+    for cell in cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == wanted:
+            return cell, ""
+    for cell in cells:
+        if wanted in (cell.get("id"), cell.metadata.get("id")):
+            return cell, "metadata lost, found by the cell's id"
+    for cell in cells:
+        if first_line(cell.source) == first_line(known.source):
+            return cell, "metadata lost, found by the cell's first line"
+    return None, f"cell {wanted} was lost, and put back without an answer"
 
 
 # --- A submission, run ---
@@ -207,7 +200,7 @@ class JudgedExecute(Execute):
             finally:
                 self.timeout_func = None  # type: ignore[assignment]
             judged = verdict()
-        cell.outputs = outputs_of(judged, cell.source)
+        cell.outputs = outputs_of(judged, cell)
         self.nb.cells[index] = cell
 
     def run_student(self, cell: NotebookNode, index: int) -> None:
@@ -285,18 +278,21 @@ def is_tests(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and utils.is_grade(cell) and not utils.is_solution(cell)
 
 
-def outputs_of(judged: Judged, source: str) -> list[NotebookNode]:
+def outputs_of(judged: Judged, cell: NotebookNode) -> list[NotebookNode]:
     """A verdict as the outputs of a tests cell: nbgrader takes an error for no points, a number for so many."""
+    most = float(cell.metadata.nbgrader.points)
     outputs = []
     if judged.printed:
         outputs.append(nbformat.v4.new_output("stream", name="stdout", text=judged.printed))
     if judged.error is not None:
         where = ""
         if judged.line is not None:
-            where = f"seen in line {judged.line} of the tests: {source.splitlines()[judged.line - 1].strip()}"
+            line = cell.source.splitlines()[judged.line - 1].strip()
+            where = f"seen in line {judged.line} of the tests: {line}"
         outputs.append(error_output(judged.error, judged.words or "", where))
     elif judged.number is not None:
-        outputs.append(nbformat.v4.new_output("execute_result", data={"text/plain": repr(judged.number)}))
+        points = min(max(judged.number, 0.0), most) if judged.number == judged.number else 0.0  # NaN: none
+        outputs.append(nbformat.v4.new_output("execute_result", data={"text/plain": repr(points)}))
     return outputs
 
 
