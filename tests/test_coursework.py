@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import pickle
+import sys
 import threading
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from socket import AF_UNIX, socket
 
 import nbformat
 import numpy as np
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 import fedecouple_lite
 from fedecouple_lite import tensors
 from fedecouple_lite.coursework import wire
-from fedecouple_lite.coursework.answers import answer, functions_of_library, library_refused
+from fedecouple_lite.coursework.answers import answer, functions_of_library, library_refused, serve
 from fedecouple_lite.coursework.judge import (
     Judged,
     Remote,
@@ -261,10 +264,25 @@ def test_tests_that_catch_everything_do_not_catch_a_kernel_that_is_gone():
 
 
 def test_a_kernel_that_never_calls():
-    with judged_beside("double(1)", {}, 1.0, None) as (_, verdict):
-        assert verdict().error == "Gone"
-    with judged_beside("1 + 1", {}, 1.0, None) as (_, verdict):
-        assert verdict().number == 2
+    with judged_beside("1 + 1", {}, 1.0, None) as (_, _, verdict):
+        judged = verdict()
+    assert (judged.error, judged.words.partition(":")[0]) == ("Gone", "the kernel does not answer")
+
+
+def test_who_calls_without_the_word_is_not_listened_to():
+    with judged_beside("word", {}, 5.0, None) as (address, word, verdict):
+        for wrong in (b"", b"x", word.encode()[:-1], word.upper().encode() + b"x"):
+            with socket(AF_UNIX) as line:
+                line.connect(address)
+                Connection(line.detach()).send_bytes(wrong)
+        __main__ = sys.modules["__main__"]
+        __main__.word = 2.5
+        try:
+            threading.Timer(0.5, serve, args=(address, word)).start()
+            threading.Event().wait(2)
+        finally:
+            del __main__.word
+        assert verdict().number == 2.5
 
 
 def test_errors_keep_their_names():

@@ -22,16 +22,17 @@ from . import wire
 LIBRARY = __package__.partition(".")[0]
 
 
-def serve(address: str) -> None:
+def serve(address: str, word: str) -> None:
     """Answer, until the other side hangs up, what it asks about the names of this process's __main__.
 
-    address: of the Unix socket on which `judge` listens. The library's functions raise in the meantime: a task is to
-    write a function, not to call the one that is there.
+    address: of the Unix socket on which `judge` listens; word: by which it knows who calls. The library's functions
+    raise in the meantime: a task is to write a function, not to call the one that is there.
     """
     with socket(AF_UNIX) as line:
         line.connect(address)
         connection = Connection(line.detach())
     names = vars(sys.modules["__main__"])
+    connection.send_bytes(word.encode())
     with connection, library_refused():
         while True:
             try:

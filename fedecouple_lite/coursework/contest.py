@@ -35,6 +35,7 @@ ALPHA = 0.3  # of the division
 ROUNDS = 3
 LONGEST = 20_000  # characters of a method's file
 SECONDS = 120.0  # for one split
+DIED = "its process died: out of memory, or ended by its own code"
 UNREADABLE = "its process gives an answer that cannot be read"
 
 
@@ -91,7 +92,7 @@ def of_fedrep(dataset: str, seed: int) -> tuple[float, int]:
     data = federation.data
     method = make("fedrep", lr=lesson(dataset).lr)
     net = net_for(data.in_shape, len(data.classes))
-    *_, state = run_rounds(method, net, federation, rounds=ROUNDS, seed=seed, backend="vmap")
+    *_, state = run_rounds(method, net, federation, rounds=ROUNDS, seed=seed, backend="loop")
     steps = sum(record["steps"] for record in state.records)
     return 100 * state.records[-1]["personal"], steps
 
@@ -138,6 +139,8 @@ def logits_of(source: str, federations: Sequence[Federation], dataset: str, seed
         answered(ours, seconds)  # it has trained
         ours.send_bytes(pickle.dumps(images))
         entries = answered(ours, seconds)
+    except BrokenPipeError:
+        raise Refused(DIED) from None
     finally:
         process.kill()
         process.join()
@@ -170,7 +173,7 @@ def answered(line: Connection, seconds: float) -> Any:
     try:
         answer = wire.unpack(line.recv_bytes(wire.LARGEST + 1))
     except (EOFError, OSError, ValueError):
-        raise Refused("its process died: out of memory, or ended by its own code") from None
+        raise Refused(DIED) from None
     is_answer = isinstance(answer, tuple) and len(answer) == 2
     if not is_answer or answer[0] not in ("done", "refused"):
         raise Refused(UNREADABLE)

@@ -67,7 +67,7 @@ def compete(task: dict[str, Any], line: Connection, seen: list[str]) -> list[tup
     method = watched(method_in(task["source"]), net, task["lr"])
     states = []
     for federation, seed in zip(federations, task["seeds"], strict=True):
-        *_, state = run_rounds(method, net, federation, rounds=task["rounds"], seed=seed, backend="vmap")
+        *_, state = run_rounds(method, net, federation, rounds=task["rounds"], seed=seed, backend="loop")
         states.append(state)
     line.send_bytes(wire.pack(("refused", seen[0]) if seen else ("done", None)))
     images = pickle.loads(line.recv_bytes())

@@ -12,6 +12,7 @@ import builtins
 import io
 import os
 import pickle
+import secrets
 import signal
 import socket
 import tempfile
@@ -21,13 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 from typing import Any, NamedTuple
 
 from ..course.checks import Wrong
 from . import wire
 
 WAIT_FOR_KERNEL = 20.0  # seconds until the student's kernel must have called for the first time
+WAIT_FOR_WORD = 2.0  # and until it must have said its word
 WAIT_FOR_END = 5.0  # seconds after the tests until it must have hung up; then it is killed
 FILE = "tests"  # what a traceback calls a tests cell
 
@@ -207,48 +209,62 @@ def error_named(kind: str, words: str) -> Exception:
 @contextmanager
 def judged_beside(
     source: str, names: dict[str, Any], seconds: float, pid: int | None
-) -> Iterator[tuple[str, Callable[[], Judged]]]:
+) -> Iterator[tuple[str, str, Callable[[], Judged]]]:
     """Judge a tests cell in a thread, for which this one runs the student's kernel.
 
-    Yields an address, which that kernel must `serve`, and a function that gives the verdict after it has.
+    Yields an address and a word, with which that kernel must `serve`, and a function that gives the verdict after it
+    has. Who calls without the word, such as a process that another submission has left behind, is not listened to.
     """
     with tempfile.TemporaryDirectory(prefix="judge-") as folder, socket.socket(socket.AF_UNIX) as listener:
         address = str(Path(folder) / "line")
+        word = secrets.token_hex(16)
         listener.bind(address)
-        listener.listen(1)
-        listener.settimeout(WAIT_FOR_KERNEL)
+        listener.listen(8)
+        over = Event()
         verdicts: list[Judged] = []
         kill = Timer(WAIT_FOR_END, _kill, args=(pid,))
 
         def judge_and_hang_up() -> None:
-            verdicts.append(_judge_who_calls(listener, source, names, seconds, pid))
+            try:
+                with kernel_that_calls(listener, word, over) as connection:
+                    verdicts.append(judge(source, names, Student(connection, seconds, pid)))
+            except Gone as error:
+                verdicts.append(Judged("", None, "Gone", str(error), None))
+            except Exception as error:
+                words = f"the tests could not be run: {error}"
+                verdicts.append(Judged("", None, type(error).__name__, words, None))
             kill.start()
 
         thread = Thread(target=judge_and_hang_up, daemon=True)
         thread.start()
 
         def verdict() -> Judged:
-            _knock(address)  # a kernel that has not called by now never will
+            over.set()  # a kernel that has not called by now never will
             thread.join()
             kill.cancel()
             return verdicts[0]
 
-        yield address, verdict
+        yield address, word, verdict
 
 
-def _judge_who_calls(
-    listener: socket.socket, source: str, names: dict[str, Any], seconds: float, pid: int | None
-) -> Judged:
-    """Wait for the kernel's call, judge, hang up."""
-    try:
-        line, _ = listener.accept()
+def kernel_that_calls(listener: socket.socket, word: str, over: Event) -> Connection:
+    """The line to the kernel that calls and says the word; Gone where none does in time, or before all is `over`."""
+    listener.settimeout(0.1)
+    latest = time.monotonic() + WAIT_FOR_KERNEL
+    while time.monotonic() < latest:
+        try:
+            line, _ = listener.accept()
+        except TimeoutError:
+            if over.is_set():
+                break
+            continue
         line.setblocking(True)
-        with Connection(line.detach()) as connection:
-            return judge(source, names, Student(connection, seconds, pid))
-    except Gone as error:
-        return Judged("", None, "Gone", str(error), None)
-    except Exception as error:
-        return Judged("", None, type(error).__name__, f"the tests could not be run: {error}", None)
+        connection = Connection(line.detach())
+        with suppress(OSError, EOFError):
+            if connection.poll(WAIT_FOR_WORD) and connection.recv_bytes(len(word)) == word.encode():
+                return connection
+        connection.close()
+    raise Gone("the kernel does not answer: it has ended, or is busy with something else")
 
 
 def _kill(pid: int | None) -> None:
@@ -256,10 +272,3 @@ def _kill(pid: int | None) -> None:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _knock(address: str) -> None:
-    """Call the listener and hang up, so that it does not wait for a kernel that never came."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(0.1)
-        caller.connect(address)

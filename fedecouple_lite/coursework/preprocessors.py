@@ -8,15 +8,18 @@ beside the student's answer, as the comment that feedback shows.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import secrets
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbclient.util import run_sync
 from nbformat import NotebookNode
@@ -31,10 +34,11 @@ GIVEN = "given-"  # how the ids of cells begin that the grader runs, too
 ANSWER = "-answer"  # how the ids of cells end that a student writes, and tests judge
 NOTES = "coursework"  # where a notebook's metadata hold what had to be done to it
 MANY_DEATHS = 5  # of one notebook's kernel, after which the rest is not run
+MARK = "FEDECOUPLE_SUBMISSION"  # in the environment of a submission's processes
 ROOM_FOR_OUTPUT = 1_000_000  # characters that the cells of one notebook may print
 
 GUARD = "from fedecouple_lite.coursework.answers import guard\nguard({folder!r})\ndel guard"
-SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r})"
+SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r}, {word!r})"
 
 
 def add_note(nb: NotebookNode, words: str) -> None:
@@ -169,10 +173,12 @@ class JudgedExecute(Execute):
         with tempfile.TemporaryDirectory(prefix="submission-") as elsewhere:
             shutil.copytree(own, elsewhere, ignore=shutil.ignore_patterns("*.ipynb"), dirs_exist_ok=True)
             resources["metadata"]["path"] = elsewhere
+            self.mark = secrets.token_hex(16)
             try:
                 return super().preprocess(nb, resources, km)
             finally:
                 resources["metadata"]["path"] = own
+                end_processes(self.mark)
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
         self._check_assign_resources(resources)
@@ -192,8 +198,8 @@ class JudgedExecute(Execute):
     def judge(self, cell: NotebookNode, index: int) -> None:
         """Judge a tests cell while the student's kernel answers; its outputs are the verdict."""
         seconds = float(self.timeout or 3600)
-        with judged_beside(cell.source, self.names, seconds, self.pid) as (address, verdict):
-            serving = nbformat.v4.new_code_cell(SERVE.format(address=address))
+        with judged_beside(cell.source, self.names, seconds, self.pid) as (address, word, verdict):
+            serving = nbformat.v4.new_code_cell(SERVE.format(address=address, word=word))
             self.timeout_func = lambda _: 3600  # the judge keeps the time: the tests themselves may take some
             try:
                 self.run_student(serving, index)
@@ -242,7 +248,8 @@ class JudgedExecute(Execute):
         return getattr(self.km.provisioner, "pid", None)
 
     async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        await super().async_start_new_kernel(preexec_fn=self.limit_resources, **kwargs)
+        marked = dict(os.environ) | {MARK: self.mark}
+        await super().async_start_new_kernel(preexec_fn=self.limit_resources, env=marked, **kwargs)
 
     start_new_kernel = run_sync(async_start_new_kernel)
 
@@ -271,6 +278,14 @@ class JudgedExecute(Execute):
             add_note(self.nb, f"printed more than {ROOM_FOR_OUTPUT} characters; the rest was dropped")
             return None
         return super().output(outs, msg, display_id, cell_index)
+
+
+def end_processes(mark: str) -> None:
+    """Kill what a submission has left running: every process that has inherited its mark."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                process.kill()
 
 
 def is_tests(cell: NotebookNode) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from coursework.submissions import (
+    ASSIGNMENTS,
     NAMES,
     Graded,
     answered,
@@ -145,6 +147,30 @@ def test_a_third_of_the_points_is_for_understanding(submissions, name):
         if info.get("grade") and (info.solution or "\ndef " not in answer.source):
             points += info.points
     assert points >= 20 / 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_and_minutes_are_the_same_wherever_they_are_said(name):
+    """In the head's table, in a task's heading, and in the cells that nbgrader grades; parts of a task add up."""
+    master = nbformat.read(ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)
+    rows = re.findall(r"^\| (\d+)(\w?) [^|]*\| (\d+) \| (\d+) \|", master.cells[0].source, re.M)
+    in_table = {number + part: (int(points), int(minutes)) for number, part, points, minutes in rows}
+    text = "\n".join(cell.source for cell in master.cells if cell.cell_type == "markdown")
+    heads = re.findall(r"^#+ Task (\d+)(\w?) \((\d+) points?, (\d+) minutes\)", text, re.M)
+    in_heads = {number + part: (int(points), int(minutes)) for number, part, points, minutes in heads}
+    assert in_heads.items() <= in_table.items()
+    assert sum(points for points, _ in in_table.values()) == 20
+    assert 120 <= sum(minutes for _, minutes in in_table.values()) <= 240
+    graded_by_task: dict[str, float] = {}
+    for cell in master.cells:
+        info = cell.metadata.get("nbgrader", {})
+        if info.get("grade"):
+            number = re.search(r"Task (\d+)", cell.source.partition("\n")[0]).group(1)
+            graded_by_task[number] = graded_by_task.get(number, 0) + info.points
+    of_tasks: dict[str, float] = {}
+    for number, _, points, _ in rows:
+        of_tasks[number] = of_tasks.get(number, 0) + int(points)
+    assert of_tasks == graded_by_task
 
 
 def test_feedback_shows_the_comment(submissions, of):

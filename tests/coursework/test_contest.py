@@ -55,7 +55,7 @@ def test_the_figures_are_those_of_the_engine():
     exec(TUNED, names)
     federation = federation_of("digits", 3)
     net = net_for(federation.data.in_shape, 10)
-    *_, state = rounds(names["METHOD"], net, federation, rounds=ROUNDS, seed=3, backend="vmap")
+    *_, state = rounds(names["METHOD"], net, federation, rounds=ROUNDS, seed=3, backend="loop")
     last = state.records[-1]
     assert result.method == pytest.approx(100 * last["personal"], abs=1e-4)
     assert result.steps == sum(record["steps"] for record in state.records) + last["predict_steps"]
@@ -158,7 +158,7 @@ def test_the_baseline_is_the_librarys_fedrep():
     accuracy, steps = contest_module.of_fedrep("digits", 5)
     federation = federation_of("digits", 5)
     net = net_for(federation.data.in_shape, 10)
-    *_, state = rounds(make("fedrep"), net, federation, rounds=ROUNDS, seed=5, backend="vmap")
+    *_, state = rounds(make("fedrep"), net, federation, rounds=ROUNDS, seed=5, backend="loop")
     assert accuracy == 100 * state.records[-1]["personal"]
     batches = [-(-len(index) // 32) for index in federation.train]
     assert steps == ROUNDS * 6 * int(np.sum(batches))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 from coursework.submissions import Graded, answered, as_student, cell_of, graded, solved
 from coursework.tiny import DAMAGED, HOSTILE, NO_NOTEBOOKS, PATCHES, TINY, TRESPASSING, patched, tiny_course
 
 from fedecouple_lite.coursework.course import Course
 from fedecouple_lite.coursework.grade import grade
+from fedecouple_lite.coursework.preprocessors import MARK
 from fedecouple_lite.coursework.release import release
 
 SECONDS = 8  # for a cell
@@ -116,13 +120,15 @@ def test_table_and_export_have_everybody(submissions, table):
 
 
 def test_nothing_is_left_running(table):
-    """No kernel outlives its grading."""
-    import psutil
-
-    kernels = [
-        process for process in psutil.Process().children(recursive=True) if "ipykernel" in str(process.cmdline())
-    ]
-    assert kernels == []
+    """No kernel outlives its grading, nor what a submission has started."""
+    commands = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if MARK in process.environ():
+                commands.append(process.cmdline())
+    assert [command for command in commands if "left behind" in command] == []
+    children = [process.cmdline() for process in psutil.Process().children(recursive=True)]
+    assert [command for command in children if "ipykernel_launcher" in command] == []
 
 
 def test_a_changed_submission_is_graded_again_and_no_other(submissions, table):

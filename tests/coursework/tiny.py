@@ -139,6 +139,14 @@ NEVER_STOPS = """
             pass
 """
 
+LEAVES_BEHIND = (
+    ANSWER
+    + """import subprocess, sys
+program = "import time\\nwhile True: time.sleep(1)"
+subprocess.Popen([sys.executable, "-c", program, "left behind"], start_new_session=True)
+"""
+)
+
 HOSTILE = {
     "hangs when called": (FUNCTION + "    while True:\n        pass\n", "no answer within"),
     "hangs at once": (ANSWER + "while True:\n    pass\n", NOT_DEFINED),
@@ -167,6 +175,7 @@ HOSTILE = {
         + "def double(values):\n    return innocent([{}], [1])\n",
         "weighted_mean must not be called here",
     ),
+    "leaves a process behind": (LEAVES_BEHIND, NOT_DEFINED),
     "is a class": (ANSWER + "class double:\n    def __init__(self, values):\n        pass\n", "returns double"),
     "is a number": (ANSWER + "double = 3\n", "not callable"),
     "is a module": (ANSWER + "import os as double\n", "a function or plain data are expected"),
