@@ -2,8 +2,8 @@
 
 The method is a file; it trains in a process of its own (`contestant`), which holds the clients' training images and no
 others, and no way to the data's files. When it has trained it gets the test images, without labels, and returns logits;
-what they are worth is found here. Steps are counted by the library over there: who rewrites the library in their own
-process can hide steps, but no result.
+what they are worth is found here. Steps are counted over there, where a method that sets out to can hide some, or train
+where it should only predict: read a method whose margin is too good.
 """
 
 from __future__ import annotations
@@ -168,10 +168,10 @@ def test_images(federation: Federation) -> list[Tensor]:
 
 def answered(line: Connection, seconds: float) -> Any:
     """What the other process says; Refused, in words, where it complains or says nothing."""
-    if not line.poll(seconds):
-        raise Refused(f"it has not finished within {seconds:.0f} seconds")
     try:
-        answer = wire.unpack(line.recv_bytes(wire.LARGEST + 1))
+        answer = wire.unpack(wire.received(line, seconds))
+    except TimeoutError:
+        raise Refused(f"it has not finished within {seconds:.0f} seconds") from None
     except (EOFError, OSError, ValueError):
         raise Refused(DIED) from None
     is_answer = isinstance(answer, tuple) and len(answer) == 2

@@ -6,20 +6,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import os
 import pickle
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..client import OneClient, run_phases
-from ..data import data_folder
 from ..engine import PREDICT, State, client_of, images_of, local_data
 from ..engine import rounds as run_rounds
 from ..methods import FedAvg
@@ -30,8 +31,20 @@ from ..tensors import EXTRACTOR, Tensors
 from . import wire
 
 MEMORY = 4 * 2**30  # bytes
-# How files end that hold images, or what could stand for them.
-DATA = (".gz", ".npz", ".npy", ".csv", ".pt", ".pth", ".pkl", ".safetensors", ".bin", "-ubyte", ".ipynb", ".db")
+# What an import, torch or NumPy opens: code, archives of code, and what the system says of itself.
+CODE = (
+    ".py",
+    ".pyc",
+    ".so",
+    ".pyi",
+    "METADATA",
+    "direct_url.json",
+    "python311.zip",
+    "python312.zip",
+    "python313.zip",
+    "python314.zip",
+)
+SYSTEM = ("/proc/", "/sys/", "/dev/")
 PROGRAMS = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn")
 SETTINGS = ("lr", "batch_size", "momentum", "weight_decay")  # of SGD: FedRep's for everybody
 
@@ -104,10 +117,10 @@ def predictions(
 
 def method_in(source: str) -> FedAvg:
     """METHOD of a student's file; Broken where there is none."""
-    names: dict[str, Any] = {"__name__": "my_method"}
-    sys.modules["my_method"] = sys.modules[__name__]  # a dataclass looks its module up
-    exec(compile(source, "my_method.py", "exec"), names)
-    method = names.get("METHOD")
+    module = ModuleType("my_method")
+    sys.modules["my_method"] = module  # a dataclass looks its module up
+    exec(compile(source, "my_method.py", "exec"), vars(module))
+    method = getattr(module, "METHOD", None)
     if not isinstance(method, FedAvg):
         raise Broken("my_method.py must set METHOD to an instance of a subclass of FedAvg")
     return method
@@ -157,21 +170,31 @@ def check_upload(upload: Tensors, shapes: Mapping[str, torch.Size]) -> None:
 
 
 def refuse_files(seen: list[str]) -> None:
-    """From here on this process opens no data, no line and starts no program. What it tries is noted in `seen`, for the
-    error that it meets may be caught."""
-    folder = str(data_folder())
+    """From here on this process opens no file but code, no line, and starts no program. What it tries is noted in
+    `seen`, for the error that it meets may be caught."""
 
-    def refuse(words: str) -> None:
-        seen.append(words)
-        raise PermissionError(words)
-
-    def hook(event: str, arguments: tuple) -> None:
-        if event == "open" and isinstance(arguments[0], str):
-            path = arguments[0]
-            if path.endswith(DATA) or path.startswith(folder):
-                refuse(f"it opens {path}: a method gets its images from the engine, and test images never")
-        if event in PROGRAMS:
-            refuse(f"it calls {event}: a method needs nothing outside of itself")
+    # Whatever the hook needs is bound here: what a module holds can be exchanged.
+    def hook(
+        event: str,
+        arguments: tuple,
+        note: Callable[[str], None] = seen.append,
+        plain: Callable[[Any], str] = os.fsdecode,
+        ends: Callable[..., bool] = str.endswith,
+        begins: Callable[..., bool] = str.startswith,
+        code: tuple[str, ...] = CODE,
+        system: tuple[str, ...] = SYSTEM,
+        programs: tuple[str, ...] = PROGRAMS,
+    ) -> None:
+        words = ""
+        if event == "open" and type(arguments[0]) is not int:
+            path = plain(arguments[0])
+            if not ends(path, code) and not begins(path, system):
+                words = f"it opens {path}: a method gets its images from the engine, and test images never"
+        elif event in programs:
+            words = f"it calls {event}: a method needs nothing outside of itself"
+        if words:
+            note(words)
+            raise PermissionError(words)
 
     sys.addaudithook(hook)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -27,13 +28,16 @@ class Course:
     nbgrader keeps the rest beside them: `release/`, `submitted/`, `autograded/`, `feedback/` and `gradebook.db`.
     """
 
-    def __init__(self, folder: Path, seconds: int | None = None, memory: int | None = None):
-        """seconds, MiB: limits for each cell and each kernel; None: as the course's configuration has them."""
+    def __init__(
+        self, folder: Path, seconds: int | None = None, memory: int | None = None, config: Config | None = None
+    ):
+        """seconds, MiB: limits for each cell and each kernel; None: as the course's configuration has them. config: the
+        configuration, where it has been read already; the file is a program, and is run once, before any submission."""
         self.folder = folder.resolve()
         if not (self.folder / CONFIG).is_file():
             raise ValueError(f"course={str(folder)!r} holds no {CONFIG}; it must be the folder of a course")
         make_programs_findable()
-        self.config = self._config(seconds, memory)
+        self.config = self._config(seconds, memory) if config is None else config
         self.api = NbGraderAPI(config=self.config)
         self.api.coursedir.root = str(self.folder)
         self.api.log.setLevel("WARNING")
@@ -91,15 +95,19 @@ def make_programs_findable() -> None:
 def read(path: Path) -> NotebookNode:
     """A notebook; ValueError, in words, where the file is none."""
     try:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
         nbformat.validate(notebook)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
+    except Exception as error:  # nbformat raises a dozen kinds for what is no notebook
         first = str(error).strip().partition("\n")[0][:120]
         raise ValueError(f"{path.name} is no notebook: {first or type(error).__name__}") from None
     return notebook
 
 
 def last_error(result: dict) -> str:
-    """What a failed step of nbgrader says last."""
-    text = result.get("error") or result.get("log") or "failed without a word"
-    return str(text).strip().splitlines()[-1]
+    """Why a step of nbgrader failed: the last error that is named in its words, nbgrader's own summary of it apart."""
+    text = f"{result.get('log', '')}\n{result.get('error', '')}"
+    errors = re.findall(r"^\s*([\w.]*(?:Error|Exception|Entry)): (.*)$", text, re.M)
+    for kind, words in reversed(errors):
+        if "NbGraderException" not in kind and "the above traceback" not in words:
+            return f"{kind.rpartition('.')[2]}: {words}"[:300]
+    return str(text).strip().rpartition("\n")[2][:300]

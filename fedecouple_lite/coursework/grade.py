@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import filecmp
+import ctypes
 import os
 import re
-import shutil
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
 import pandas as pd
+import psutil
 from nbformat import NotebookNode
-from nbgrader.api import MissingEntry, SubmittedAssignment
+from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment
 from nbgrader.plugins.export import CsvExportPlugin
+from traitlets.config import Config
 
 from .course import Course, last_error, read
-from .preprocessors import NOTES, first_line
+from .preprocessors import NOTES, first_line, id_of
 from .release import release
+
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 SUMMARY = "summary.csv"
 GRADES = "grades.csv"
@@ -57,20 +62,25 @@ def grade(
     for name in course.assignments if assignment is None else [assignment]:
         if not is_released(course, name):
             release(course, name)
-    submissions = collect(course, folder, assignment)
+    submissions, ignored = collect(course, folder, assignment)
     to_do = []
     for submission in submissions:
         if submission.problem is None and (hand_in(course, submission) or again):
             to_do.append(submission)
 
+    with course.gradebook() as gradebook:
+        by_hand = points_by_hand(gradebook)
     failures = run_all(course, to_do, workers or os.cpu_count() or 1, on_graded)
     with course.gradebook() as gradebook:
+        put_back(gradebook, by_hand)
         for submission in submissions:
             gradebook.update_or_create_student(submission.student)
+            if submission.problem is not None and submission.assignment:
+                forget(gradebook, submission)
         exporter = CsvExportPlugin()
         exporter.to = str(course.folder / GRADES)
         exporter.export(gradebook)
-    table = summary(course, submissions, failures)
+    table = summary(course, submissions + ignored, failures)
     table.to_csv(course.folder / SUMMARY, index=False)
     return table
 
@@ -91,38 +101,53 @@ def is_released(course: Course, assignment: str) -> bool:
 # --- What was handed in ---
 
 
-def collect(course: Course, folder: Path, assignment: str | None) -> list[Submission]:
-    """The submissions in a folder, by student. ValueError where there are none, or two of one student."""
+def collect(course: Course, folder: Path, assignment: str | None) -> tuple[list[Submission], list[Submission]]:
+    """The submissions in a folder, by student, and what looks like one and is not. ValueError where there are none."""
     if not folder.is_dir():
         raise ValueError(f"folder={str(folder)!r} must be a folder of submissions")
-    laid_out = sorted(folder.glob("*/*/*.ipynb"))
-    flat = sorted(path for path in folder.iterdir() if path.suffix == ".ipynb")
-    submissions = [of_layout(path, course) for path in laid_out]
-    submissions += [of_flat(path, course, assignment) for path in flat]
+    submissions = []
+    ignored = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        if hidden or path.is_dir() or len(parts) > 3:
+            continue
+        if path.suffix != ".ipynb":
+            if ".ipynb" in path.name.lower():
+                ignored.append(Submission(as_id(path.stem), "", path, f"ignored: {path.name} must end in .ipynb"))
+            continue
+        if len(parts) == 3:  # as nbgrader lays it out: STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb
+            submissions.append(readable(Submission(as_id(parts[0]), parts[1], path), course))
+        else:  # Moodle puts each into a folder of its own: "Jane Doe_1234_assignsubmission_file"
+            name = path.stem if len(parts) == 1 else parts[0].partition("_assignsubmission")[0]
+            submissions.append(of_student(as_id(name), path, course, assignment))
     if assignment is not None:
-        submissions = [submission for submission in submissions if submission.assignment == assignment]
+        submissions = [one for one in submissions if one.assignment in ("", assignment)]
     if not submissions:
         raise ValueError(
             f"folder={str(folder)!r} holds no submissions; it must have STUDENT.ipynb, or "
             "STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb"
         )
-    by_name: dict[tuple[str, str], Path] = {}
-    for student, name, path, _ in submissions:
-        other = by_name.setdefault((student, name), path)
-        if other != path:
-            raise ValueError(f"two submissions of {name} by {student!r}: {other} and {path}")
-    return submissions
+    return without_clashes(submissions), ignored
 
 
-def of_layout(path: Path, course: Course) -> Submission:
-    """A submission that lies where nbgrader wants it."""
-    student, name = path.parts[-3:-1]
-    return readable(Submission(as_id(student), name, path), course)
+def without_clashes(submissions: list[Submission]) -> list[Submission]:
+    """The same; of several notebooks of one student for one assignment none can be graded, and each says so."""
+    of_student: dict[tuple[str, str], list[str]] = {}
+    for one in submissions:
+        of_student.setdefault((one.student, one.assignment), []).append(one.path.name)
+    checked = []
+    for one in submissions:
+        names = of_student[one.student, one.assignment]
+        if len(names) > 1 and one.problem is None:
+            words = f"not graded: {len(names)} notebooks of {one.student}: {', '.join(names)}"
+            one = one._replace(problem=words[:300])
+        checked.append(one)
+    return checked
 
 
-def of_flat(path: Path, course: Course, assignment: str | None) -> Submission:
-    """A submission that is a file with the student's name."""
-    student = as_id(path.stem)
+def of_student(student: str, path: Path, course: Course, assignment: str | None) -> Submission:
+    """A submission whose assignment is given, or found out from the notebook."""
     if assignment is None:
         try:
             assignment = likeliest_assignment(course, read(path))
@@ -148,8 +173,7 @@ def readable(submission: Submission, course: Course) -> Submission:
 
 def likeliest_assignment(course: Course, notebook: NotebookNode) -> str:
     """The assignment with which a notebook shares most cells, by id or first line. ValueError where it shares none."""
-    ids = {cell.get("id") for cell in notebook.cells}
-    ids |= {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells}
+    ids = [cell.get("id") for cell in notebook.cells] + [id_of(cell) for cell in notebook.cells]
     lines = {first_line(cell.source) for cell in notebook.cells}
 
     def shared(assignment: str) -> int:
@@ -165,13 +189,21 @@ def likeliest_assignment(course: Course, notebook: NotebookNode) -> str:
 
 def hand_in(course: Course, submission: Submission) -> bool:
     """Put a copy where nbgrader looks for it. Whether there is something to grade: what is there already, with the same
-    content, and has feedback, which is written last, has been graded."""
+    content, and has feedback, which is written last, has been graded, unless the assignment was released anew."""
     target = course.notebook("submitted", submission.assignment, submission.student)
-    if not target.exists() or not filecmp.cmp(submission.path, target, shallow=False):
+    content = submission.path.read_bytes().removeprefix(BOM_UTF8)  # which nbgrader does not read
+    if not target.exists() or target.read_bytes() != content:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(submission.path, target)
+        target.write_bytes(content)
     done = course.notebook("feedback", submission.assignment, submission.student).with_suffix(".html")
-    return not done.exists() or done.stat().st_mtime < target.stat().st_mtime
+    newest = max(target.stat().st_mtime, course.notebook("release", submission.assignment).stat().st_mtime)
+    return not done.exists() or done.stat().st_mtime < newest
+
+
+def forget(gradebook: Gradebook, submission: Submission) -> None:
+    """Take back the points of what was handed in before something that cannot be graded."""
+    with suppress(MissingEntry):
+        gradebook.remove_submission(submission.assignment, submission.student)
 
 
 # --- Grading ---
@@ -203,13 +235,11 @@ def run_some(
     of: int,
 ) -> None:
     """Autograde until none is `left`; those done are taken out. Raises BrokenProcessPool when a worker dies."""
-    seconds = course.config.JudgedExecute.timeout
-    memory = course.config.JudgedExecute.memory
     # Not forked: a worker must not inherit threads of this process.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs = {}
         for submission in left:
-            jobs[pool.submit(autograde, course.folder, submission, seconds, memory)] = submission
+            jobs[pool.submit(autograde, course.folder, course.config, submission)] = submission
         try:
             for job in as_completed(jobs):
                 failure = job.result()
@@ -223,13 +253,29 @@ def run_some(
             raise
 
 
-def autograde(folder: Path, submission: Submission, seconds: int, memory: int) -> str | None:
+def autograde(folder: Path, config: Config, submission: Submission) -> str | None:
     """Grade one submission, in a worker; what went wrong, in words, or None."""
-    course = Course(folder, seconds, memory)
+    adopt_orphans()
+    course = Course(folder, config=config)
     result = course.api.autograde(submission.assignment, submission.student)
     if result["success"]:
         result = course.api.generate_feedback(submission.assignment, submission.student)
+    end_children()
     return None if result["success"] else last_error(result)
+
+
+def end_children() -> None:
+    """Kill whatever a submission has left running under this worker."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "resource_tracker" not in " ".join(process.cmdline()):  # that one is multiprocessing's own
+                process.kill()
+
+
+def adopt_orphans() -> None:
+    """From here on processes whose parents have ended become this one's children, where Linux can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def feedback(course: Course, assignment: str) -> int:
@@ -240,6 +286,27 @@ def feedback(course: Course, assignment: str) -> int:
     if not result["success"]:
         raise ValueError(f"assignment={assignment!r}: no feedback: {last_error(result)}")
     return len(list((course.folder / "feedback").glob(f"*/{assignment}/*.html")))
+
+
+def points_by_hand(gradebook: Gradebook) -> dict[str, tuple[float | None, float | None]]:
+    """What was given by hand, and extra, by the grade's id: nothing that runs while submissions do may change it."""
+    points = {}
+    for assignment in gradebook.assignments:
+        for submission in assignment.submissions:
+            for notebook in submission.notebooks:
+                for grade in notebook.grades:
+                    points[grade.id] = (grade.manual_score, grade.extra_credit)
+    return points
+
+
+def put_back(gradebook: Gradebook, before: dict[str, tuple[float | None, float | None]]) -> None:
+    """Points by hand as they were before; a grade that is new has none."""
+    for assignment in gradebook.assignments:
+        for submission in assignment.submissions:
+            for notebook in submission.notebooks:
+                for grade in notebook.grades:
+                    grade.manual_score, grade.extra_credit = before.get(grade.id, (None, None))
+    gradebook.db.commit()
 
 
 # --- The table ---
@@ -259,7 +326,7 @@ def summary(course: Course, submissions: Sequence[Submission], failures: dict[tu
             row: dict[str, object] = {"student": submission.student, "assignment": submission.assignment}
             if problem is None:
                 graded = gradebook.find_submission(submission.assignment, submission.student)
-                row |= points_of(graded) | {"notes": "; ".join(notes_of(course, submission))}
+                row |= points_of(graded) | {"notes": "; ".join(map(str, notes_of(course, submission)))}
             else:
                 row |= {"score": 0.0, "notes": problem}
             rows.append(row)

@@ -31,6 +31,7 @@ from . import wire
 WAIT_FOR_KERNEL = 20.0  # seconds until the student's kernel must have called for the first time
 WAIT_FOR_WORD = 2.0  # and until it must have said its word
 WAIT_FOR_END = 5.0  # seconds after the tests until it must have hung up; then it is killed
+LONGEST = 4000  # letters that a verdict says
 FILE = "tests"  # what a traceback calls a tests cell
 
 
@@ -70,12 +71,17 @@ def judge(source: str, names: dict[str, Any], student: Student) -> Judged:
             if last is not None:
                 number = as_points(eval(compile(last, FILE, "eval"), here))
     except Gone as error:
-        return Judged(output.getvalue(), None, "Gone", str(error), line_of(error))
+        return Judged(in_short(output.getvalue()), None, "Gone", in_short(str(error)), line_of(error))
     except (Exception, SystemExit) as error:
         printed = output.getvalue()
         words = words_for(error, student.not_lent) or last_line(printed) or "the test fails"
-        return Judged(printed, None, type(error).__name__, words, line_of(error))
-    return Judged(output.getvalue(), number, None, None, None)
+        return Judged(in_short(printed), None, type(error).__name__[:100], in_short(words), line_of(error))
+    return Judged(in_short(output.getvalue()), number, None, None, None)
+
+
+def in_short(text: str) -> str:
+    """The first lines of what may be very long: it is kept in notebooks and in the gradebook."""
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ... (cut)"
 
 
 def words_for(error: BaseException, not_lent: dict[str, str]) -> str:
@@ -154,10 +160,10 @@ class Student:
         began = time.monotonic()
         try:
             self.connection.send_bytes(pickle.dumps(question))
-            if not self.connection.poll(max(0.0, self.left)):
-                self._interrupt()
-                raise Gone(f"no answer within {self.seconds:.0f} seconds: does a loop never end?")
-            answer = wire.unpack(self.connection.recv_bytes(wire.LARGEST + 1))
+            answer = wire.unpack(wire.received(self.connection, self.left))
+        except TimeoutError:
+            self._interrupt()
+            raise Gone(f"no answer within {self.seconds:.0f} seconds: does a loop never end?") from None
         except (OSError, EOFError):
             raise Gone("the kernel died over the answer: out of memory, or ended by its own code") from None
         except ValueError:
@@ -260,8 +266,8 @@ def kernel_that_calls(listener: socket.socket, word: str, over: Event) -> Connec
             continue
         line.setblocking(True)
         connection = Connection(line.detach())
-        with suppress(OSError, EOFError):
-            if connection.poll(WAIT_FOR_WORD) and connection.recv_bytes(len(word)) == word.encode():
+        with suppress(OSError, EOFError):  # TimeoutError is one
+            if wire.received(connection, WAIT_FOR_WORD) == word.encode():
                 return connection
         connection.close()
     raise Gone("the kernel does not answer: it has ended, or is busy with something else")

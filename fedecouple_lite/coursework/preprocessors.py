@@ -8,6 +8,8 @@ beside the student's answer, as the comment that feedback shows.
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import re
 import resource
@@ -35,7 +37,7 @@ ANSWER = "-answer"  # how the ids of cells end that a student writes, and tests 
 NOTES = "coursework"  # where a notebook's metadata hold what had to be done to it
 MANY_DEATHS = 5  # of one notebook's kernel, after which the rest is not run
 MARK = "FEDECOUPLE_SUBMISSION"  # in the environment of a submission's processes
-ROOM_FOR_OUTPUT = 1_000_000  # characters that the cells of one notebook may print
+ROOM_FOR_OUTPUT = 5_000_000  # characters that the cells of one notebook may show, figures included
 
 GUARD = "from fedecouple_lite.coursework.answers import guard\nguard({folder!r})\ndel guard"
 SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r}, {word!r})"
@@ -82,6 +84,7 @@ class MendCells(NbGraderPreprocessor):
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         nbgrader = resources["nbgrader"]
+        nb.metadata.pop(NOTES, None)  # what is noted is noted here
         with Gradebook(nbgrader["db_url"]) as gradebook:
             source = gradebook.find_notebook(nbgrader["notebook"], nbgrader["assignment"])
             mend(nb, known_cells(source))
@@ -114,30 +117,51 @@ def known_cells(source: Notebook) -> list[NotebookNode]:
 
 
 def mend(nb: NotebookNode, known: list[NotebookNode]) -> None:
-    """Give the cells of a submission that are `known` their metadata, and add those that are not there."""
+    """Give the cells of a submission that are `known` their metadata and their order, and add those that are not there.
+    A student's own cells stay behind the known cell that they stood behind."""
+    followers: dict[str, list[NotebookNode]] = {}  # by a known cell's id; "" for those before the first
+    found: dict[str, NotebookNode] = {}
     free = list(nb.cells)
-    place = 0  # after the cell that was looked for last
     for cell in known:
-        found, note = find(cell, free)
+        same, note = find(cell, free)
         if note:
             add_note(nb, note)
-        if found is None:
-            found = nbformat.from_dict(cell)
-            nb.cells.insert(place, found)
+        if same is None:
+            same = nbformat.from_dict(cell)
         else:
-            free = [other for other in free if other is not found]
-            found.metadata.nbgrader = cell.metadata.nbgrader
-        [here] = [index for index, other in enumerate(nb.cells) if other is found]
-        place = here + 1
-    for cell in free:  # copies of cells that were found already, and cells of other notebooks
-        cell.metadata.pop("nbgrader", None)
+            free = [other for other in free if other is not same]
+            same.metadata.nbgrader = cell.metadata.nbgrader
+        found[cell.metadata.nbgrader.grade_id] = same
+
+    latest = ""
+    order = []
+    for cell in nb.cells:
+        ids = [grade_id for grade_id, same in found.items() if same is cell]
+        if ids:
+            latest = ids[0]
+            order.append(latest)
+        else:
+            cell.metadata.pop("nbgrader", None)  # a copy of a cell that was found, or of another notebook's
+            followers.setdefault(latest, []).append(cell)
+    if order != [grade_id for grade_id in found if grade_id in order]:
+        add_note(nb, "cells were in another order")
+
+    nb.cells = followers.get("", [])
+    for grade_id, cell in found.items():
+        nb.cells += [cell, *followers.get(grade_id, [])]
+
+
+def id_of(cell: NotebookNode) -> Any:
+    """The id that nbgrader's metadata give a cell; None where they are missing, or no metadata at all."""
+    info = cell.metadata.get("nbgrader")
+    return info.get("grade_id") if isinstance(info, dict) else None
 
 
 def find(known: NotebookNode, cells: list[NotebookNode]) -> tuple[NotebookNode | None, str]:
     """Which of a submission's cells a known one is, or None; and what a lecturer should know of that, or ""."""
     wanted = known.metadata.nbgrader.grade_id
     for cell in cells:
-        if cell.metadata.get("nbgrader", {}).get("grade_id") == wanted:
+        if id_of(cell) == wanted:
             return cell, ""
     for cell in cells:
         if wanted in (cell.get("id"), cell.metadata.get("id")):
@@ -167,6 +191,7 @@ class JudgedExecute(Execute):
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.deadly: list[int] = []
         self.printed = 0
+        self.verdicts: dict[int, list[NotebookNode]] = {}
         database = resources["nbgrader"]["db_url"].removeprefix("sqlite:///")
         self.course = str(Path(database).resolve().parent)
         own = resources["metadata"]["path"]
@@ -175,7 +200,13 @@ class JudgedExecute(Execute):
             resources["metadata"]["path"] = elsewhere
             self.mark = secrets.token_hex(16)
             try:
-                return super().preprocess(nb, resources, km)
+                nb, resources = super().preprocess(nb, resources, km)
+                for (
+                    index,
+                    outputs,
+                ) in self.verdicts.items():  # a later cell may have updated what looks like its display
+                    nb.cells[index].outputs = outputs
+                return nb, resources
             finally:
                 resources["metadata"]["path"] = own
                 end_processes(self.mark)
@@ -207,6 +238,7 @@ class JudgedExecute(Execute):
                 self.timeout_func = None  # type: ignore[assignment]
             judged = verdict()
         cell.outputs = outputs_of(judged, cell)
+        self.verdicts[index] = copy.deepcopy(cell.outputs)
         self.nb.cells[index] = cell
 
     def run_student(self, cell: NotebookNode, index: int) -> None:
@@ -248,7 +280,8 @@ class JudgedExecute(Execute):
         return getattr(self.km.provisioner, "pid", None)
 
     async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        marked = dict(os.environ) | {MARK: self.mark}
+        own = self.resources["metadata"]["path"]  # what one submission puts into a profile must not start with the next
+        marked = dict(os.environ) | {MARK: self.mark, "IPYTHONDIR": own, "PYTHONNOUSERSITE": "1"}
         await super().async_start_new_kernel(preexec_fn=self.limit_resources, env=marked, **kwargs)
 
     start_new_kernel = run_sync(async_start_new_kernel)
@@ -272,8 +305,7 @@ class JudgedExecute(Execute):
         """Keep an output of the student's, until there is too much of it."""
         if self.printed > ROOM_FOR_OUTPUT:
             return None
-        text = msg["content"].get("text", "")
-        self.printed += len(text)
+        self.printed += len(json.dumps(msg["content"]))
         if self.printed > ROOM_FOR_OUTPUT:
             add_note(self.nb, f"printed more than {ROOM_FOR_OUTPUT} characters; the rest was dropped")
             return None

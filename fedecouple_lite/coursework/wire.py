@@ -7,6 +7,10 @@ the numbers of tensors travel as safetensors.
 from __future__ import annotations
 
 import json
+import os
+from multiprocessing.connection import Connection
+from socket import SHUT_RDWR, socket
+from threading import Event, Timer
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 LARGEST = 64 * 2**20  # bytes of one message: more than any exercise's result
+LARGEST_LAYOUT = 2 * 2**20  # of these, without the numbers of tensors
 DEEPEST = 20  # lists within lists
 HEADER = 8  # bytes that say how long the layout is
 
@@ -29,6 +34,8 @@ def pack(value: Any) -> bytes:
     """`value` as bytes; NotPlain where it is, or holds, something else than plain data."""
     tensors: dict[str, Tensor] = {}
     layout = json.dumps(_layout_of(value, tensors, depth=0)).encode()
+    if len(layout) > LARGEST_LAYOUT:
+        raise NotPlain(f"a result of {len(layout) / 2**20:.0f} MiB beside its arrays and tensors: that is too much")
     numbers = save(tensors) if tensors else b""
     message = len(layout).to_bytes(HEADER, "big") + layout + numbers
     if len(message) > LARGEST:
@@ -36,10 +43,39 @@ def pack(value: Any) -> bytes:
     return message
 
 
+def received(connection: Connection, seconds: float) -> bytes:
+    """The next message; TimeoutError where it is not there, as a whole, in so many seconds. EOFError or OSError where
+    the line is closed."""
+    seconds = max(0.0, seconds)
+    line = socket(fileno=os.dup(connection.fileno()))
+    too_late = Event()
+
+    def hang_up() -> None:
+        too_late.set()
+        line.shutdown(SHUT_RDWR)  # whoever began a message and does not end it is not waited for
+
+    watch = Timer(seconds, hang_up)
+    watch.daemon = True
+    try:
+        if not connection.poll(seconds):
+            raise TimeoutError
+        watch.start()
+        return connection.recv_bytes(LARGEST)
+    except (OSError, EOFError):
+        if too_late.is_set():
+            raise TimeoutError from None
+        raise
+    finally:
+        watch.cancel()
+        line.close()
+
+
 def unpack(message: bytes) -> Any:
     """What `pack` made bytes of. ValueError where they are no such bytes."""
     length = int.from_bytes(message[:HEADER], "big")
     try:
+        if length > LARGEST_LAYOUT:
+            raise ValueError("too long")
         layout = json.loads(message[HEADER : HEADER + length])
         numbers = message[HEADER + length :]
         tensors = load(numbers) if numbers else {}

@@ -41,14 +41,20 @@ def student_with(name: str, label: str) -> str:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A PYTHONPATH for kernels as students have them: no nbgrader, and Colab's ipywidgets."""
+    """A client whose kernels are as students have them: no nbgrader, and Colab's ipywidgets."""
     absent = tmp_path_factory.mktemp("absent") / "nbgrader"
     absent.mkdir()
     (absent / "__init__.py").write_text("raise ImportError('there is no nbgrader here')\n")
     colab = Path(sys.prefix) / "widgets7"
     if not colab.exists():
         pytest.skip("ipywidgets 7.7.1 is not there: make .venv/widgets7")
-    return f"{absent.parent}{os.pathsep}{colab}"
+    paths = f"{absent.parent}{os.pathsep}{colab}"
+
+    class BareClient(NotebookClient):
+        def execute(self):
+            return super().execute(env=dict(os.environ) | {"PYTHONPATH": paths})
+
+    return BareClient
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def submissions(tmp_path_factory, bare):
     notebooks = {}
     for name in NAMES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", bare)  # the released notebook is run, as a student would
+            patch.setattr("fedecouple_lite.coursework.release.NotebookClient", bare)  # run as a student would
             released = release(course, name)
         assert (released.points, released.path.name) == (20, f"{name}.ipynb")
         notebooks[as_student(name, UNTOUCHED)] = nbformat.read(released.path, as_version=4)
@@ -80,12 +86,11 @@ def of(submissions):
     return lambda student: graded(course, table, student)
 
 
-def test_released_notebooks_were_run_without_nbgrader_and_with_colabs_widgets(bare, monkeypatch):
-    """That the fixture's kernels are what it says."""
-    monkeypatch.setenv("PYTHONPATH", bare)
+def test_released_notebooks_were_run_without_nbgrader_and_with_colabs_widgets(bare):
+    """That the kernels are what the fixture says."""
     cell = nbformat.v4.new_code_cell("import ipywidgets\nprint(ipywidgets.__version__)\nimport nbgrader")
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    [printed, error] = NotebookClient(notebook, allow_errors=True, kernel_name="python3").execute().cells[0].outputs
+    [printed, error] = bare(notebook, allow_errors=True, kernel_name="python3").execute().cells[0].outputs
     assert printed.text == "7.7.1\n"
     assert error.evalue == "there is no nbgrader here"
 

@@ -154,6 +154,75 @@ def test_nbgraders_own_layout_gives_the_same(submissions, table, tmp_path):
     assert list(again.student) == ["quits", "right"]
 
 
+def test_names_as_learning_platforms_give_them(submissions, table, tmp_path):
+    course, folder = submissions
+    right = (folder / "right.ipynb").read_bytes()
+    other = (folder / "quits.ipynb").read_bytes()
+    files = {
+        "Jane Doe_1234_assignsubmission_file/a0_tiny.ipynb": right,
+        "Zoë Müller.ipynb": b"\xef\xbb\xbf" + right,  # with a byte order mark
+        "twice!.ipynb": right,
+        "twice_.ipynb": other,
+        "_.ipynb": right,
+        "._right.ipynb": b"of a Mac",
+        ".ipynb_checkpoints/right-checkpoint.ipynb": other,
+        "__MACOSX/right.ipynb": other,
+        "capitals.IPYNB": right,
+        "text.ipynb.txt": right,
+        "readme.txt": b"no submission",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    rows = {row.student: row for _, row in grade(course, tmp_path).iterrows()}
+    assert set(rows) == {"Jane_Doe_1234", "Zoë_Müller", "twice", "nameless", "capitals", "text.ipynb"}
+    assert [rows[name].by_tests for name in ("Jane_Doe_1234", "Zoë_Müller", "nameless")] == [7, 7, 7]
+    assert rows["twice"].notes == "not graded: 2 notebooks of twice: twice!.ipynb, twice_.ipynb"
+    assert rows["capitals"].notes == "ignored: capitals.IPYNB must end in .ipynb"
+    assert "text.ipynb.txt" in rows["text.ipynb"].notes
+
+
+def test_a_worse_hand_in_replaces_a_better_one(submissions, table, tmp_path):
+    course, folder = submissions
+    (tmp_path / "changes.ipynb").write_bytes((folder / "right.ipynb").read_bytes())
+    assert grade(course, tmp_path).by_tests.tolist() == [7]
+    (tmp_path / "changes.ipynb").write_bytes(b"{}")
+    again = grade(course, tmp_path, TINY)
+    assert again.score.tolist() == [0]
+    exported = pd.read_csv(course.folder / "grades.csv").set_index("student_id")
+    assert exported.loc["changes", "score"] == 0
+
+
+def test_points_by_hand_that_change_while_grading_are_put_back(submissions, table, tmp_path, monkeypatch):
+    """As if a submission had reached the gradebook."""
+    course, folder = submissions
+
+    def run_all(course, *others):
+        with course.gradebook() as gradebook:
+            [notebook] = gradebook.find_submission(TINY, "right").notebooks
+            notebook.grades[0].extra_credit = 50
+            gradebook.db.commit()
+        return {}
+
+    monkeypatch.setattr("fedecouple_lite.coursework.grade.run_all", run_all)
+    (tmp_path / "right.ipynb").write_bytes((folder / "right.ipynb").read_bytes())
+    assert grade(course, tmp_path).score.tolist() == [7]
+
+
+def test_the_configuration_is_run_once_and_before_any_submission(submissions, table, tmp_path):
+    """It is a program: a submission that could write it would run in the grader."""
+    course, folder = submissions
+    config = course.folder / "nbgrader_config.py"
+    before = config.read_text()
+    try:
+        config.write_text(before + "\nraise SystemExit('the configuration was run again')\n")
+        (tmp_path / "fresh.ipynb").write_bytes((folder / "right.ipynb").read_bytes())
+        assert grade(course, tmp_path).by_tests.tolist() == [7]
+    finally:
+        config.write_text(before)
+
+
 def test_what_cannot_be_graded_at_all_is_refused(submissions, tmp_path):
     course, folder = submissions
     with pytest.raises(ValueError, match="must be a folder of submissions"):

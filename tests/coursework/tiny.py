@@ -198,6 +198,16 @@ line.commit()
     "removes the gradebook": (ANSWER + "import os\nos.remove('{course}/gradebook.db')\n", NOT_DEFINED),
 }
 
+TRESPASSING["attaches the gradebook"] = (
+    ANSWER
+    + """import sqlite3
+line = sqlite3.connect(":memory:")
+open(b"{course}/gradebook.db", "ab")
+line.execute("attach '{course}/gradebook.db' as book")
+""",
+    NOT_DEFINED,
+)
+
 # --- What a student may put at the beginning to make wrong answers pass ---
 
 PATCHES = {
@@ -240,6 +250,25 @@ false.serve = serve
 sys.modules["fedecouple_lite.coursework.answers"] = false
 """,
 }
+PATCHES["says half a word, and no more"] = """
+import fedecouple_lite.coursework.answers as answers
+def serve(address, word):
+    import socket, time
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(address)
+        line.sendall(len(word).to_bytes(4, "big") + word.encode() + b"\\0")
+        time.sleep(1000)
+answers.serve = serve
+"""
+PATCHES["changes what a later cell shows"] = """
+from IPython.display import display, update_display
+import fedecouple_lite.coursework.answers as answers
+serve_before = answers.serve
+def serve(*arguments):
+    display({"text/plain": "2"}, display_id="mark", raw=True)
+    serve_before(*arguments)
+answers.serve = serve
+"""
 ALL_WRONG = {
     "total-answer": "# Task 1, answer: total\ndef total(values):\n    return 0.0\n",
     "double-answer": FUNCTION + "    return values\n",
@@ -253,6 +282,7 @@ def patched(notebook: NotebookNode, patch: str) -> NotebookNode:
     for grade_id, source in ALL_WRONG.items():
         cell_of(changed, grade_id).source = source
     changed.cells.insert(2, nbformat.v4.new_code_cell(patch))
+    changed.cells.append(nbformat.v4.new_code_cell("update_display({'text/plain': '2'}, display_id='mark', raw=True)"))
     return changed
 
 
@@ -296,6 +326,24 @@ def copied(notebook: NotebookNode) -> NotebookNode:
     return changed
 
 
+def given_moved(notebook: NotebookNode) -> NotebookNode:
+    """The given cell behind all tests, so that its names could be the student's own."""
+    changed = copy.deepcopy(notebook)
+    given = cell_of(changed, "given-course")
+    changed.cells = [cell for cell in changed.cells if cell is not given] + [given]
+    return changed
+
+
+def odd_metadata(notebook: NotebookNode) -> NotebookNode:
+    """Metadata that no program writes."""
+    changed = copy.deepcopy(notebook)
+    odd = ["x", [1], None, {"grade_id": [1]}, {"grade_id": {}}, {"grade_id": 3.5}]
+    for cell, info in zip(changed.cells[1:], odd, strict=False):
+        cell.metadata.nbgrader = info
+    changed.metadata.coursework = {"notes": [1, "I have all points"]}
+    return changed
+
+
 # How, the tests that fail, and words among the notes.
 DAMAGED: dict[str, tuple[Callable[[NotebookNode], NotebookNode], set[str], str]] = {
     "metadata stripped": (stripped, set(), "metadata lost, found by the cell's first line"),
@@ -305,6 +353,8 @@ DAMAGED: dict[str, tuple[Callable[[NotebookNode], NotebookNode], set[str], str]]
     "text lost": (lambda nb: without(nb, "why-manual"), {"why-manual"}, "cell why-manual was lost"),
     "tests tampered with": (tampered, {"double-tests"}, ""),
     "cells copied": (copied, set(), ""),
+    "given cell moved": (given_moved, set(), "cells were in another order"),
+    "odd metadata": (odd_metadata, set(), "metadata lost, found by the cell's id"),
 }
 
 NO_NOTEBOOKS = {
@@ -312,5 +362,10 @@ NO_NOTEBOOKS = {
     "a text": "Ich stimme allem zu: äöü".encode("latin-1"),
     "another JSON": b'{"cells": 3}',
     "a list": b"[1, 2]",
+    "a deep one": b'{"cells": [], "metadata": {"a": '
+    + 3000 * b"["
+    + 3000 * b"]"
+    + b'}, "nbformat": 4, "nbformat_minor": 5}',
+    "an odd version": b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": "x"}',
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
 }

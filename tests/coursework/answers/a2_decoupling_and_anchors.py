@@ -28,7 +28,7 @@ def split_state(state, parts):
     return travels, stays
 """,
         {"task1-tests"},
-        "extractor.0.weight and classifier.bias travel, no other",
+        "classifier2.bias starts with classifier, but belongs to another part",
     ),
     "an unknown part is ignored": (
         "task1-answer",
@@ -39,7 +39,21 @@ def split_state(state, parts):
     return travels, stays
 """,
         {"task1-tests"},
-        "raise a ValueError",
+        "no tensor belongs to the part 'clasifier': raise a ValueError",
+    ),
+    "typing errors sought by their beginnings": (
+        "task1-answer",
+        """# Task 1, answer: split_state
+def split_state(state, parts):
+    for part in parts:
+        if not any(name.startswith(part) for name in state):
+            raise ValueError(f"no tensor belongs to the part {part!r}")
+    travels = {name: t for name, t in state.items() if name.split(".")[0] in parts}
+    stays = {name: t for name, t in state.items() if name not in travels}
+    return travels, stays
+""",
+        {"task1-tests"},
+        "no tensor belongs to the part 'class': raise a ValueError",
     ),
     "gradients of the sum": (
         "task2a-answer",
@@ -53,6 +67,23 @@ def gradients(weights, x, y):
 """,
         {"task2a-tests"},
         "classifier.bias: for the two images by hand [-0.75, 0.75], yours [-1.5, 1.5]",
+    ),
+    "divided by B twice": (
+        "task2a-answer",
+        """# Task 2a, answer: gradients
+def gradients(weights, x, y):
+    phi = weights["classifier.weight"]
+    z = x @ weights["extractor.weight"].T
+    logits = z @ phi.T + weights["classifier.bias"]
+    g = (logits.softmax(1) - torch.nn.functional.one_hot(y, len(phi))) / len(y)
+    return {
+        "extractor.weight": (g @ phi).T @ x,
+        "classifier.weight": g.T @ z / len(y),
+        "classifier.bias": g.sum(0),
+    }
+""",
+        {"task2a-tests"},
+        "0.25 times as much",
     ),
     "extractor first": (
         "task2b-answer",
@@ -84,7 +115,7 @@ def decoupled_step(weights, x, y, steps, lr, decay):
     return new
 """,
         {"task2b-tests"},
-        "compute them anew before each step",
+        "the same gradients twice: take them anew for each step",
     ),
     "as many steps of the extractor": (
         "task2b-answer",
@@ -100,7 +131,7 @@ def decoupled_step(weights, x, y, steps, lr, decay):
     return new
 """,
         {"task2b-tests"},
-        "as many steps as the classifier; it takes ONE",
+        "the extractor takes two steps; it takes ONE",
     ),
     "what stands still decays": (
         "task2b-answer",
@@ -128,7 +159,7 @@ def weighted_anchors(z, y, w, classes):
     return {"anchors.means": means, "anchors.held": mass > 0}
 """,
         {"task3-tests"},
-        "a mass below 1 is no absent class",
+        "class 2 has mass 0.5: divide by it, not by 1",
     ),
     "held by label": (
         "task3-answer",
@@ -142,7 +173,19 @@ def weighted_anchors(z, y, w, classes):
     return {"anchors.means": means, "anchors.held": torch.bincount(y, minlength=classes) > 0}
 """,
         {"task3-tests"},
-        "anchors.held: by hand [True, False, True, False], yours [True, True, True, False]",
+        "class 1's image weighs 0: ask for the mass, not for the labels",
+    ),
+    "held by means": (
+        "task3-answer",
+        """# Task 3, answer: weighted_anchors
+def weighted_anchors(z, y, w, classes):
+    one_hot = torch.nn.functional.one_hot(y, classes).to(z.dtype) * w[:, None]
+    mass = one_hot.sum(0)
+    means = one_hot.T @ z / torch.where(mass > 0, mass, 1.0)[:, None]
+    return {"anchors.means": means, "anchors.held": (means != 0).any(1)}
+""",
+        {"task3-tests"},
+        "class 3's anchor is (0, 0): ask for the mass, not for the means",
     ),
     "the library's class means": (
         "task3-answer",
@@ -167,7 +210,32 @@ def pull(z, y, means, held, slack):
     return {"loss": loss, "gradient": torch.autograd.grad(loss, moving)[0]}
 """,
         {"task4-tests"},
-        "the second has no anchor",
+        "the second image has no anchor: its gradient is 0 and it does not count",
+    ),
+    "a half on the edge": (
+        "task4-answer",
+        """# Task 4, answer: pull
+def pull(z, y, means, held, slack):
+    moving = z.clone().requires_grad_()
+    excess = (moving - means[y]).square().mean(1) - slack
+    omega = torch.maximum(excess, torch.zeros(1)) * held[y]
+    loss = omega.sum() / held[y].sum().clamp(min=1)
+    return {"loss": loss, "gradient": torch.autograd.grad(loss, moving)[0]}
+""",
+        {"task4-tests"},
+        "relu gives that, torch.maximum not",
+    ),
+    "divided by the batch": (
+        "task4-answer",
+        """# Task 4, answer: pull
+def pull(z, y, means, held, slack):
+    moving = z.clone().requires_grad_()
+    omega = torch.relu((moving - means[y]).square().mean(1) - slack)
+    loss = (omega * held[y]).mean()
+    return {"loss": loss, "gradient": torch.autograd.grad(loss, moving)[0]}
+""",
+        {"task4-tests"},
+        "loss: by hand (5/2 + 0 + 0) / 3 = 0.8333, yours 0.6250",
     ),
     "nobody has an anchor": (
         "task4-answer",
@@ -194,7 +262,7 @@ guess = next(letter for letter, words in options5.items() if words == RESTRAINTS
         "task6a-answer",
         """# Task 6a, answer: silhouettes
 MUS, EPOCHS = (0.0, 1.0), (1, 3, 10)
-silhouettes = np.full((2, 3, 3), np.nan)  # of MUS, EPOCHS and SEEDS
+silhouettes = np.full((2, 3, 2), np.nan)  # of MUS, EPOCHS and SEEDS
 for m, mu in enumerate(MUS):
     for e, epochs in enumerate(EPOCHS):
         for s, seed in enumerate(SEEDS):
@@ -205,7 +273,25 @@ for m, mu in enumerate(MUS):
             silhouettes[m, e, s] = space_scores(space)["silhouette"]
 """,
         {"task6a-tests"},
-        "these are scores in the server's extractor",
+        "this is the score in the server's extractor, not in the clients' own",
+    ),
+    "one seed for both": (
+        "task6a-answer",
+        """# Task 6a, answer: silhouettes
+MUS, EPOCHS = (0.0, 1.0), (1, 3, 10)
+silhouettes = np.full((2, 3, 2), np.nan)  # of MUS, EPOCHS and SEEDS
+for m, mu in enumerate(MUS):
+    for e, epochs in enumerate(EPOCHS):
+        for s in range(len(SEEDS)):
+            seed = SEEDS[1]
+            method = make("fedecouple", lr=lr, mu=mu, epochs=epochs)
+            go_on = {"rounds": 5, "seed": seed, "state": learned(seed)}
+            state = next(rounds(method, net, federations[seed], **go_on))
+            space = feature_space(net, state, federations[seed])
+            silhouettes[m, e, s] = space_scores(space)["silhouette"]
+""",
+        {"task6a-tests"},
+        "and ask that seed's federation",
     ),
     "a claim that the numbers do not carry": (
         "task6c-answer",
