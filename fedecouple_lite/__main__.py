@@ -441,7 +441,7 @@ def coursework(course: CourseFolder = ASSIGNMENTS, assignment: str | None = None
 def grade(
     folder: Path,
     course: CourseFolder = ASSIGNMENTS,
-    assignment: Annotated[str | None, typer.Option(help="found out from each notebook where not given")] = None,
+    assignment: Annotated[str | None, typer.Option(help="only this one; all if not given")] = None,
     seconds: Annotated[int | None, typer.Option(min=1, help="for each cell; nbgrader_config.py's if not given")] = None,
     memory: Annotated[int | None, typer.Option(min=512, help="MiB, for each kernel; likewise")] = None,
     workers: Annotated[int, typer.Option(min=0, help="submissions graded at once; 0: one for each core")] = 0,

@@ -52,7 +52,7 @@ def grade(
     """Autograde all submissions in `folder`, write feedback, `grades.csv` and `summary.csv` beside the gradebook.
 
     folder: as nbgrader's `submitted/`, STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb, or flat, STUDENT.ipynb; it stays as it is.
-    assignment: None finds out from each notebook. workers: processes that grade; 0 is one for each core. again: those,
+    assignment: to grade no other; None grades all. workers: processes that grade; 0 is one for each core. again: those,
     too, whose notebook has not changed since it was graded. Returns the table (see `summary`), one row a submission.
 
     Raises ValueError where there is nothing to grade. A notebook that cannot be graded gets no points and a reason.
@@ -147,13 +147,12 @@ def without_clashes(submissions: list[Submission]) -> list[Submission]:
 
 
 def of_student(student: str, path: Path, course: Course, assignment: str | None) -> Submission:
-    """A submission whose assignment is given, or found out from the notebook."""
-    if assignment is None:
-        try:
-            assignment = likeliest_assignment(course, read(path))
-        except ValueError as error:
-            return Submission(student, "", path, str(error))
-    return readable(Submission(student, assignment, path), course)
+    """A submission whose assignment is found out from the notebook; the one that is given stands for no other."""
+    try:
+        found = likeliest_assignment(course, read(path))
+    except ValueError as error:
+        return Submission(student, assignment or "", path, str(error))
+    return Submission(student, found, path)
 
 
 def as_id(name: str) -> str:

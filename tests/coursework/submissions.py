@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import nbformat
@@ -30,27 +31,38 @@ def copy_of_course(folder: Path) -> Path:
     return folder
 
 
-def wrong_answers(assignment: str) -> Wrong:
-    """The wrong answers that are planted into an assignment."""
+def answers_to(assignment: str) -> ModuleType:
+    """The file of wrong answers to an assignment."""
     spec = importlib.util.spec_from_file_location(assignment, ANSWERS / f"{assignment}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.WRONG
+    return module
 
 
-def packed(wrong: Wrong) -> list[list[str]]:
-    """All labels, in as few notebooks as are needed so that no two wrong answers of one meet in a cell or a test."""
+def wrong_answers(assignment: str) -> Wrong:
+    """The wrong answers that are planted into an assignment."""
+    return answers_to(assignment).WRONG
+
+
+def packed(assignment: str) -> list[list[str]]:
+    """All labels, in as few notebooks as are needed so that no two wrong answers of one meet: in a cell, in a test, or
+    in cells of which the file says that one uses the other (LINKED, sets of cells)."""
+    module = answers_to(assignment)
     notebooks: list[list[str]] = []
     touched: list[set[str]] = []
-    for label, (cell, _, tests, _) in wrong.items():
+    for label, (cell, _, tests, _) in module.WRONG.items():
+        touches = {cell, *tests}
+        for linked in getattr(module, "LINKED", ()):
+            if cell in linked:
+                touches |= linked
         for labels, cells in zip(notebooks, touched, strict=True):
-            if not cells & {cell, *tests}:
+            if not cells & touches:
                 labels.append(label)
-                cells |= {cell, *tests}
+                cells |= touches
                 break
         else:
             notebooks.append([label])
-            touched.append({cell, *tests})
+            touched.append(touches)
     return notebooks
 
 

@@ -35,7 +35,7 @@ SOLVED, UNTOUCHED = "solved", "untouched"
 
 def student_with(name: str, label: str) -> str:
     """In whose notebook a wrong answer was planted."""
-    [number] = [number for number, labels in enumerate(packed(wrong_answers(name))) if label in labels]
+    [number] = [number for number, labels in enumerate(packed(name)) if label in labels]
     return as_student(name, f"wrong {number}")
 
 
@@ -121,7 +121,7 @@ def test_the_untouched_notebook_has_none_and_is_told_why(of, name):
 @pytest.mark.parametrize(("name", "label"), WRONG)
 def test_a_wrong_answer_loses_its_points_and_no_others(of, name, label):
     wrong = wrong_answers(name)
-    [together] = [labels for labels in packed(wrong) if label in labels]
+    [together] = [labels for labels in packed(name) if label in labels]
     submission: Graded = of(student_with(name, label))
     cell, _, tests, words = wrong[label]
     assert words in submission.comments[cell]
@@ -198,7 +198,7 @@ def test_points_by_hand_count_and_stay(submissions, of):
                 given.needs_manual_grade = False
         gradebook.db.commit()
     calls = []
-    table = grade(course, folder, A1, on_graded=lambda submission, total: calls.append(submission.student))
+    table = grade(course, folder, on_graded=lambda submission, total: calls.append(submission.student))
     assert calls == []  # nothing has changed since
     row = graded(course, table, student).row
     assert (row.score, row.to_grade, row.by_hand) == (20, 0, 4)
