@@ -6,7 +6,8 @@ PY := $(BIN)/python
 # Every program here runs one thread per client; BLAS pools beside them only get in the way.
 export MPLBACKEND ?= Agg
 
-# Unit tests run side by side, in one process per core.
+# Tests run side by side, in one process per core; BY_FILE keeps those of a file in one process.
+BY_FILE = -n $(WORKERS) --dist loadfile
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
 .PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow notebooks assignments lint browser bench mutants clean
@@ -83,12 +84,12 @@ $(VENV)/widgets7: $(VENV)/.ready
 	@touch $@
 
 notebooks: $(VENV)/.ready
-	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
-	$(PY) -m pytest tests/notebooks
+	FEDECOUPLE_FAST=1 $(PY) -m pytest $(BY_FILE) --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
+	$(PY) -m pytest -n $(WORKERS) tests/notebooks
 
 # Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
 assignments: $(VENV)/.coursework $(VENV)/widgets7
-	$(PY) -m pytest tests/coursework
+	$(PY) -m pytest $(BY_FILE) tests/coursework
 
 browser: $(VENV)/.ready
 	$(PY) -m pip install --quiet -e ".[browser]"
