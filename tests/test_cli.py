@@ -460,3 +460,24 @@ def test_real_fashion_mnist_tested_on_its_own_test_part(real_images, tmp_path, m
     assert all((index < 60_000).all() and len(index) == 15 for index in federation.train)
     assert all((index >= 60_000).all() and 0 < len(index) <= 15 for index in federation.test)
     assert call(*RUN, *words, "--no-keep-test", "--out", tmp_path / "y.json").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [["coursework"], ["grade", "somewhere"], ["feedback", "a1_partitions_and_drift"]])
+def test_coursework_without_nbgrader_says_what_to_install(words, monkeypatch):
+    monkeypatch.setattr("fedecouple_lite.__main__.find_spec", lambda name: None)
+    result = call(*words)
+    assert result.exit_code == 2
+    assert 'nbgrader is not installed: pip install "fedecouple-lite[coursework]"' in result.output
+
+
+def test_coursework_names_what_is_not_there(tmp_path):
+    pytest.importorskip("nbgrader")
+    result = call("grade", tmp_path, "--course", tmp_path)
+    assert result.exit_code == 2
+    assert "holds no nbgrader_config.py" in result.output
+    result = call("grade", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "must be a folder of submissions" in result.output
+    result = call("coursework", "--assignment", "a1")
+    assert result.exit_code == 2
+    assert "assignment='a1' is none of this course" in result.output

@@ -57,6 +57,8 @@ def grade(
 
     Raises ValueError where there is nothing to grade. A notebook that cannot be graded gets no points and a reason.
     """
+    if not folder.is_dir():
+        raise ValueError(f"folder={str(folder)!r} must be a folder of submissions")
     if assignment is not None:
         course.check_assignment(assignment)
     for name in course.assignments if assignment is None else [assignment]:
@@ -103,8 +105,6 @@ def is_released(course: Course, assignment: str) -> bool:
 
 def collect(course: Course, folder: Path, assignment: str | None) -> tuple[list[Submission], list[Submission]]:
     """The submissions in a folder, by student, and what looks like one and is not. ValueError where there are none."""
-    if not folder.is_dir():
-        raise ValueError(f"folder={str(folder)!r} must be a folder of submissions")
     submissions = []
     ignored = []
     for path in sorted(folder.rglob("*")):

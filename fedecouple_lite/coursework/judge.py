@@ -32,6 +32,7 @@ WAIT_FOR_KERNEL = 20.0  # seconds until the student's kernel must have called fo
 WAIT_FOR_WORD = 2.0  # and until it must have said its word
 WAIT_FOR_END = 5.0  # seconds after the tests until it must have hung up; then it is killed
 LONGEST = 4000  # letters that a verdict says
+GONE = "Gone"  # the error's name in a verdict on a kernel that does not answer
 FILE = "tests"  # what a traceback calls a tests cell
 
 
@@ -71,7 +72,7 @@ def judge(source: str, names: dict[str, Any], student: Student) -> Judged:
             if last is not None:
                 number = as_points(eval(compile(last, FILE, "eval"), here))
     except Gone as error:
-        return Judged(in_short(output.getvalue()), None, "Gone", in_short(str(error)), line_of(error))
+        return Judged(in_short(output.getvalue()), None, GONE, in_short(str(error)), line_of(error))
     except (Exception, SystemExit) as error:
         printed = output.getvalue()
         words = words_for(error, student.not_lent) or last_line(printed) or "the test fails"
@@ -235,7 +236,7 @@ def judged_beside(
                 with kernel_that_calls(listener, word, over) as connection:
                     verdicts.append(judge(source, names, Student(connection, seconds, pid)))
             except Gone as error:
-                verdicts.append(Judged("", None, "Gone", str(error), None))
+                verdicts.append(Judged("", None, GONE, str(error), None))
             except Exception as error:
                 words = f"the tests could not be run: {error}"
                 verdicts.append(Judged("", None, type(error).__name__, words, None))

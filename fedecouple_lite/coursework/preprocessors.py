@@ -30,15 +30,17 @@ from nbgrader.api import Gradebook, Notebook
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from traitlets import Int, Unicode
 
-from .judge import Judged, given, judged_beside
+from .judge import GONE, Judged, given, judged_beside
 
 GIVEN = "given-"  # how the ids of cells begin that the grader runs, too
 ANSWER = "-answer"  # how the ids of cells end that a student writes, and tests judge
 NOTES = "coursework"  # where a notebook's metadata hold what had to be done to it
-MANY_DEATHS = 5  # of one notebook's kernel, after which the rest is not run
+MANY = 5  # cells of one notebook that hang or end the kernel, after which the rest is not run
 MARK = "FEDECOUPLE_SUBMISSION"  # in the environment of a submission's processes
 ROOM_FOR_OUTPUT = 5_000_000  # characters that the cells of one notebook may show, figures included
 
+# A kernel tells its log where it listens, which is no news for who grades.
+QUIET = ["--IPKernelApp.log_level=ERROR"]
 GUARD = "from fedecouple_lite.coursework.answers import guard\nguard({folder!r})\ndel guard"
 SERVE = "from fedecouple_lite.coursework.answers import serve\nserve({address!r}, {word!r})"
 
@@ -189,8 +191,9 @@ class JudgedExecute(Execute):
 
     def preprocess(self, nb: NotebookNode, resources: dict, km: Any = None) -> tuple[NotebookNode, dict]:
         self.names: dict[str, Any] = {"__name__": "__main__"}
-        self.deadly: list[int] = []
+        self.costly: list[int] = []  # cells that hung or ended the kernel: they are not run again
         self.printed = 0
+        self.extra_arguments = list(QUIET)
         self.verdicts: dict[int, list[NotebookNode]] = {}
         database = resources["nbgrader"]["db_url"].removeprefix("sqlite:///")
         self.course = str(Path(database).resolve().parent)
@@ -201,10 +204,8 @@ class JudgedExecute(Execute):
             self.mark = secrets.token_hex(16)
             try:
                 nb, resources = super().preprocess(nb, resources, km)
-                for (
-                    index,
-                    outputs,
-                ) in self.verdicts.items():  # a later cell may have updated what looks like its display
+                # A later cell may have updated what it takes for its own display.
+                for index, outputs in self.verdicts.items():
                     nb.cells[index].outputs = outputs
                 return nb, resources
             finally:
@@ -215,8 +216,9 @@ class JudgedExecute(Execute):
         self._check_assign_resources(resources)
         if cell.cell_type != "code":
             return cell, resources
-        if len(self.deadly) > MANY_DEATHS:
-            cell.outputs = [error_output("NotRun", f"not run: the kernel had died {len(self.deadly)} times")]
+        if len(self.costly) > MANY:
+            words = f"not run: {len(self.costly)} cells before it had hung, or ended the kernel"
+            cell.outputs = [error_output("NotRun", words)]
             return cell, resources
         if is_tests(cell):
             self.judge(cell, index)
@@ -237,6 +239,8 @@ class JudgedExecute(Execute):
             finally:
                 self.timeout_func = None  # type: ignore[assignment]
             judged = verdict()
+        if judged.error == GONE:
+            self.costly.append(index)
         cell.outputs = outputs_of(judged, cell)
         self.verdicts[index] = copy.deepcopy(cell.outputs)
         self.nb.cells[index] = cell
@@ -246,17 +250,20 @@ class JudgedExecute(Execute):
         try:
             self.execute_cell(cell, index, store_history=True)
         except DeadKernelError:
-            cell.outputs = [
-                error_output("KernelDied", "the kernel died: out of memory, or ended by the cell's own code")
-            ]
+            words = "the kernel died: out of memory, or ended by the cell's own code"
+            cell.outputs = [error_output("KernelDied", words)]
             self.revive(index)
         except CellTimeoutError:
-            cell.outputs = [error_output("NotStopped", f"not done within {self.timeout} seconds, nor to be stopped")]
+            words = f"not done within {self.timeout} seconds, nor to be stopped"
+            cell.outputs = [error_output("NotStopped", words)]
             self.revive(index)
+        else:
+            if any(output.get("ename") == "CellTimeoutError" for output in cell.outputs):
+                self.costly.append(index)
 
     def revive(self, index: int) -> None:
         """Start the kernel anew and run the student's cells before `index` again, those that killed it left out."""
-        self.deadly.append(index)
+        self.costly.append(index)
         add_note(self.nb, f"cell {index + 1} ended the kernel or could not be stopped")
         self._cleanup_kernel()
         self.km = self.create_kernel_manager()
@@ -264,13 +271,14 @@ class JudgedExecute(Execute):
         self.start_new_kernel_client()
         for earlier in range(index):
             cell = self.nb.cells[earlier]
-            if cell.cell_type != "code" or is_tests(cell) or earlier in self.deadly:
+            if cell.cell_type != "code" or is_tests(cell) or earlier in self.costly:
                 continue
             again = nbformat.v4.new_code_cell(cell.source)
             try:
                 self.execute_cell(again, earlier, store_history=True)
             except (DeadKernelError, CellTimeoutError):  # it was well-behaved before; once more would not help
-                self.deadly.append(earlier)
+                self.costly.append(earlier)
+                return
             finally:
                 self.nb.cells[earlier] = cell
 

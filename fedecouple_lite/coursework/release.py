@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from nbgrader import utils
 
 from .course import Course, last_error, read
-from .preprocessors import ANSWER, is_tests
+from .preprocessors import ANSWER, QUIET, is_tests
 
 SHORTEST = 12  # letters of a line that could give something away
 
@@ -82,7 +82,8 @@ def unasked(released: NotebookNode) -> list[str]:
     does not raise, a test that passes, or that fails for another reason than the missing answer."""
     with tempfile.TemporaryDirectory() as elsewhere:  # a cell may write a file
         place = {"metadata": {"path": elsewhere}}
-        client = NotebookClient(released, timeout=120, allow_errors=True, kernel_name="python3", resources=place)
+        client = NotebookClient(released, kernel_name="python3", timeout=120, allow_errors=True, resources=place)
+        client.extra_arguments = list(QUIET)
         run = client.execute()
     problems = []
     answer = None  # the last answer's cell

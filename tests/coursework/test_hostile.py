@@ -233,3 +233,20 @@ def test_what_cannot_be_graded_at_all_is_refused(submissions, tmp_path):
         grade(course, folder, "a0_tinny")
     with pytest.raises(ValueError, match=r"holds no nbgrader_config\.py"):
         Course(tmp_path)
+
+
+def test_a_notebook_that_hangs_everywhere_is_given_up(submissions, tmp_path_factory):
+    """After six cells that hang the rest is not run: one submission cannot hold up a night's grading."""
+    course = Course(tiny_course(tmp_path_factory.mktemp("hanging")), seconds=1)
+    release(course, TINY)
+    notebook = solved(course.folder, TINY)
+    for _ in range(9):
+        notebook.cells.insert(2, nbformat.v4.new_code_cell("import time\ntime.sleep(1000)"))
+    folder = tmp_path_factory.mktemp("handed in")
+    nbformat.write(notebook, folder / "hangs.ipynb")
+    table = grade(course, folder)
+    assert table.by_tests.tolist() == [0]
+    graded_notebook = nbformat.read(course.notebook("autograded", TINY, "hangs"), as_version=4)
+    names = [output.ename for cell in graded_notebook.cells for output in cell.get("outputs", []) if "ename" in output]
+    assert names.count("CellTimeoutError") == 6
+    assert names.count("NotRun") == len(names) - 6
