@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +34,9 @@ def release(course: Course, assignment: str) -> Released:
         raise ValueError(f"{assignment}: nbgrader cannot build it: {last_error(result)}")
     path = course.notebook("release", assignment)
     master = course.master(assignment)
-    problems = leaks(master, read(path)) + unasked(read(path))
+    problems = leaks(master, read(path)) + leaks_beside(path, master) + unasked(read(path))
     if problems:
-        path.unlink()
+        shutil.rmtree(path.parent)
         raise ValueError(f"{assignment}: not released: " + "; ".join(problems))
     graded = [cell for cell in master.cells if utils.is_grade(cell)]
     points = sum(cell.metadata.nbgrader.points for cell in graded)
@@ -57,6 +58,19 @@ def leaks(master: NotebookNode, released: NotebookNode) -> list[str]:
     for number, cell in enumerate(released.cells, start=1):
         if cell.get("outputs"):
             problems.append(f"its cell {number} has outputs")
+    return problems
+
+
+def leaks_beside(released: Path, master: NotebookNode) -> list[str]:
+    """Files beside a students' version, which go out with it, that show a hidden line, in words. Running a master may
+    leave some."""
+    problems = []
+    for path in sorted(released.parent.rglob("*")):
+        if path == released or not path.is_file():
+            continue
+        text = path.read_bytes().decode(errors="replace")
+        if any(line in text for line in hidden_lines(master)):
+            problems.append(f"{path.name} lies beside it, and shows a hidden line")
     return problems
 
 

@@ -92,3 +92,13 @@ def test_hidden_lines_are_those_of_both_kinds_of_regions(course):
 
 def test_a_notebook_without_graded_cells_asks_for_nothing():
     assert unasked(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text")])) == []
+
+
+def test_a_file_beside_the_master_that_shows_a_solution_is_refused(course):
+    source = course.notebook("source", TINY).parent
+    (source / "data.csv").write_text("1,2,3\n")
+    assert release(course, TINY).points == 10
+    (source / "left_over.py").write_text("def double(values):\n    return 2 * values\n")
+    with pytest.raises(ValueError, match=r"left_over\.py lies beside it, and shows a hidden line"):
+        release(course, TINY)
+    assert not course.notebook("release", TINY).parent.exists()
