@@ -73,7 +73,7 @@ unit: $(VENV)/.coursework
 
 # Many random cases: all backends against each other, all settings.
 slow: $(VENV)/.ready
-	$(PY) -m pytest tests/slow
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/slow
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
 widgets7: $(VENV)/widgets7
@@ -84,8 +84,8 @@ $(VENV)/widgets7: $(VENV)/.ready
 	@touch $@
 
 notebooks: $(VENV)/.ready
-	FEDECOUPLE_FAST=1 $(PY) -m pytest $(BY_FILE) --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
-	$(PY) -m pytest -n $(WORKERS) tests/notebooks
+	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
+	$(PY) -m pytest tests/notebooks
 
 # Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
 assignments: $(VENV)/.coursework $(VENV)/widgets7
