@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..course.lessons import lesson
-from ..data import Dataset, load
+from ..data import load
 from ..engine import rounds as run_rounds
 from ..errors import require
 from ..methods import make
@@ -157,7 +158,7 @@ def without_test_images(federation: Federation) -> Federation:
         train.append(torch.arange(first, first + len(index)))
         first += len(index)
     held = torch.cat(federation.train)
-    of_training = Dataset(data.name, data.x[held], data.y[held], data.classes, data.mean, data.std)
+    of_training = replace(data, x=data.x[held], y=data.y[held], own_test=0)
     return Federation(of_training, tuple(train), tuple(index[:1] for index in train))
 
 

@@ -137,7 +137,12 @@ def watched(method: FedAvg, net: DecoupledNet, lr: float) -> FedAvg:
     def personalise(self: FedAvg) -> Phases:
         return with_usual_steps(kind.personalise(self), lr)
 
-    def aggregate(self: FedAvg, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
+    def aggregate(
+        self: FedAvg,
+        server: Tensors,
+        uploads: Mapping[int, Tensors],
+        sizes: Mapping[int, int],
+    ) -> Tensors:
         for upload in uploads.values():
             check_upload(upload, shapes)
         return kind.aggregate(self, server, uploads, sizes)

@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -18,7 +18,7 @@ import nbformat
 import pandas as pd
 import psutil
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment
+from nbgrader.api import Grade, Gradebook, MissingEntry, SubmittedAssignment
 from nbgrader.plugins.export import CsvExportPlugin
 from traitlets.config import Config
 
@@ -30,6 +30,9 @@ PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 SUMMARY = "summary.csv"
 GRADES = "grades.csv"
+
+
+Failures = dict[tuple[str, str], str]  # why grading failed, by student and assignment
 
 
 class Submission(NamedTuple):
@@ -210,9 +213,9 @@ def forget(gradebook: Gradebook, submission: Submission) -> None:
 
 def run_all(
     course: Course, submissions: Sequence[Submission], workers: int, on_graded: Callable[[Submission, int], None]
-) -> dict[tuple[str, str], str]:
+) -> Failures:
     """Autograde, some at once. Returns why it failed, by student and assignment, for those for which it did."""
-    failures: dict[tuple[str, str], str] = {}
+    failures: Failures = {}
     left = list(submissions)
     while left:
         try:
@@ -229,7 +232,7 @@ def run_some(
     course: Course,
     left: list[Submission],
     workers: int,
-    failures: dict[tuple[str, str], str],
+    failures: Failures,
     on_graded: Callable[[Submission, int], None],
     of: int,
 ) -> None:
@@ -287,31 +290,33 @@ def feedback(course: Course, assignment: str) -> int:
     return len(list((course.folder / "feedback").glob(f"*/{assignment}/*.html")))
 
 
-def points_by_hand(gradebook: Gradebook) -> dict[str, tuple[float | None, float | None]]:
-    """What was given by hand, and extra, by the grade's id: nothing that runs while submissions do may change it."""
-    points = {}
+ByHand = dict[str, tuple[float | None, float | None]]  # points by hand and extra credit, by the grade's id
+
+
+def all_grades(gradebook: Gradebook) -> Iterator[Grade]:
+    """Every grade of every submission."""
     for assignment in gradebook.assignments:
         for submission in assignment.submissions:
             for notebook in submission.notebooks:
-                for grade in notebook.grades:
-                    points[grade.id] = (grade.manual_score, grade.extra_credit)
-    return points
+                yield from notebook.grades
 
 
-def put_back(gradebook: Gradebook, before: dict[str, tuple[float | None, float | None]]) -> None:
+def points_by_hand(gradebook: Gradebook) -> ByHand:
+    """What was given by hand, and extra: nothing that runs while submissions do may change it."""
+    return {grade.id: (grade.manual_score, grade.extra_credit) for grade in all_grades(gradebook)}
+
+
+def put_back(gradebook: Gradebook, before: ByHand) -> None:
     """Points by hand as they were before; a grade that is new has none."""
-    for assignment in gradebook.assignments:
-        for submission in assignment.submissions:
-            for notebook in submission.notebooks:
-                for grade in notebook.grades:
-                    grade.manual_score, grade.extra_credit = before.get(grade.id, (None, None))
+    for grade in all_grades(gradebook):
+        grade.manual_score, grade.extra_credit = before.get(grade.id, (None, None))
     gradebook.db.commit()
 
 
 # --- The table ---
 
 
-def summary(course: Course, submissions: Sequence[Submission], failures: dict[tuple[str, str], str]) -> pd.DataFrame:
+def summary(course: Course, submissions: Sequence[Submission], failures: Failures) -> pd.DataFrame:
     """One row a submission.
 
     Columns: student; assignment; by_tests and by_hand, points; score, their sum; out_of; to_grade, the points that wait

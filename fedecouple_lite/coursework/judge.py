@@ -124,7 +124,10 @@ def line_of(error: BaseException) -> int | None:
 
 def names_of_student(tree: ast.Module, known: dict[str, Any]) -> list[str]:
     """The names that the tests use and the grader does not know, sorted. Some the tests bind themselves, before use."""
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            used.add(node.id)
     return sorted(used - known.keys() - vars(builtins).keys())
 
 

@@ -34,7 +34,8 @@ def release(course: Course, assignment: str) -> Released:
         raise ValueError(f"{assignment}: nbgrader cannot build it: {last_error(result)}")
     path = course.notebook("release", assignment)
     master = course.master(assignment)
-    problems = leaks(master, read(path)) + leaks_beside(path, master) + unasked(read(path))
+    released = read(path)
+    problems = leaks(master, released) + leaks_beside(path, master) + unasked(released)
     if problems:
         shutil.rmtree(path.parent)
         raise ValueError(f"{assignment}: not released: " + "; ".join(problems))
@@ -65,11 +66,12 @@ def leaks_beside(released: Path, master: NotebookNode) -> list[str]:
     """Files beside a students' version, which go out with it, that show a hidden line, in words. Running a master may
     leave some."""
     problems = []
+    hidden = hidden_lines(master)
     for path in sorted(released.parent.rglob("*")):
         if path == released or not path.is_file():
             continue
         text = path.read_bytes().decode(errors="replace")
-        if any(line in text for line in hidden_lines(master)):
+        if any(line in text for line in hidden):
             problems.append(f"{path.name} lies beside it, and shows a hidden line")
     return problems
 
