@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from socket import AF_UNIX, socket
 
 import nbformat
@@ -22,6 +23,7 @@ import fedecouple_lite
 from fedecouple_lite import tensors
 from fedecouple_lite.coursework import wire
 from fedecouple_lite.coursework.answers import answer, functions_of_library, library_refused, serve
+from fedecouple_lite.coursework.grade import Submission, run_all
 from fedecouple_lite.coursework.judge import (
     Judged,
     Remote,
@@ -331,3 +333,27 @@ def test_an_error_is_no_points_and_says_where():
     assert printed.text == "said\n"
     assert (error.ename, error.evalue) == ("AssertionError", "wrong")
     assert error.traceback == ["AssertionError: wrong", "seen in line 2 of the tests: second line"]
+
+
+# --- What fails is tried again ---
+
+
+def test_what_fails_is_tried_once_more_and_alone(monkeypatch):
+    """A busy machine may fail a notebook that has nothing wrong with it; one that fails twice has."""
+    busy, broken, right = (Submission(name, "a1", Path(name)) for name in ("busy", "broken", "right"))
+    passes = []
+    seen = []
+
+    def run_once(course, submissions, workers, on_graded):
+        passes.append((list(submissions), workers))
+        for one in submissions:
+            on_graded(one, len(submissions))
+        if len(passes) == 1:
+            return {("busy", "a1"): "no kernel", ("broken", "a1"): "no kernel"}
+        return {("broken", "a1"): "no kernel, again"}
+
+    monkeypatch.setattr("fedecouple_lite.coursework.grade.run_once", run_once)
+    failures = run_all(None, [busy, broken, right], 2, lambda one, of: seen.append(one.student))
+    assert failures == {("broken", "a1"): "no kernel, again"}
+    assert passes == [([busy, broken, right], 2), ([busy, broken], 1)]
+    assert seen == ["busy", "broken", "right"]  # a progress bar counts each once

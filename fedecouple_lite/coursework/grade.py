@@ -214,7 +214,19 @@ def forget(gradebook: Gradebook, submission: Submission) -> None:
 def run_all(
     course: Course, submissions: Sequence[Submission], workers: int, on_graded: Callable[[Submission, int], None]
 ) -> Failures:
-    """Autograde, some at once. Returns why it failed, by student and assignment, for those for which it did."""
+    """Autograde, some at once. Returns why it failed, by student and assignment, for those for which it did.
+
+    What fails is tried once more, alone: it may have been the machine, too busy to start a kernel in time.
+    """
+    failures = run_once(course, submissions, workers, on_graded)
+    failed = [one for one in submissions if (one.student, one.assignment) in failures]
+    return run_once(course, failed, 1, lambda submission, of: None)
+
+
+def run_once(
+    course: Course, submissions: Sequence[Submission], workers: int, on_graded: Callable[[Submission, int], None]
+) -> Failures:
+    """The same, each once."""
     failures: Failures = {}
     left = list(submissions)
     while left:

@@ -198,7 +198,10 @@ class JudgedExecute(Execute):
         database = resources["nbgrader"]["db_url"].removeprefix("sqlite:///")
         self.course = str(Path(database).resolve().parent)
         own = resources["metadata"]["path"]
-        with tempfile.TemporaryDirectory(prefix="submission-") as elsewhere:
+        with (
+            tempfile.TemporaryDirectory(prefix="submission-") as elsewhere,
+            tempfile.TemporaryDirectory(prefix="kernel-") as self.sockets,
+        ):
             shutil.copytree(own, elsewhere, ignore=shutil.ignore_patterns("*.ipynb"), dirs_exist_ok=True)
             resources["metadata"]["path"] = elsewhere
             self.mark = secrets.token_hex(16)
@@ -291,6 +294,10 @@ class JudgedExecute(Execute):
     async def async_start_new_kernel(self, **kwargs: Any) -> None:
         own = self.resources["metadata"]["path"]  # what one submission puts into a profile must not start with the next
         marked = dict(os.environ) | {MARK: self.mark, "IPYTHONDIR": own, "PYTHONNOUSERSITE": "1"}
+        # Not over TCP: a port that was free a moment ago may be taken when the kernel begins to listen, and then a
+        # submission fails that has done nothing.
+        self.km.transport = "ipc"
+        self.km.ip = str(Path(self.sockets) / "line")
         await super().async_start_new_kernel(preexec_fn=self.limit_resources, env=marked, **kwargs)
 
     start_new_kernel = run_sync(async_start_new_kernel)

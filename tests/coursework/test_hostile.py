@@ -76,6 +76,7 @@ def test_a_number_in_the_last_line_is_partial_credit(of):
 def test_a_hostile_answer_costs_its_own_points(of, label):
     _, words = {**HOSTILE, **TRESPASSING}[label]
     submission: Graded = of(label)
+    assert submission.row.notes == "" or submission.points, submission.row.notes
     assert submission.lost == {"double-tests"}
     assert words in submission.comments["double-answer"]
 
