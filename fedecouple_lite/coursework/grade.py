@@ -25,6 +25,7 @@ from traitlets.config import Config
 from .course import Course, last_error, read
 from .preprocessors import NOTES, first_line, id_of
 from .release import release
+from .warm import pid_of_warm_process
 
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
@@ -282,7 +283,8 @@ def end_children() -> None:
     """Kill whatever a submission has left running under this worker."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "resource_tracker" not in " ".join(process.cmdline()):  # that one is multiprocessing's own
+            is_ours = process.pid == pid_of_warm_process() or "resource_tracker" in " ".join(process.cmdline())
+            if not is_ours:  # the tracker is multiprocessing's own
                 process.kill()
 
 

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from traitlets import Int, Unicode
 
 from .judge import GONE, Judged, given, judged_beside
+from .warm import AVAILABLE, Limits, WarmProvisioner, set_limits
 
 GIVEN = "given-"  # how the ids of cells begin that the grader runs, too
 ANSWER = "-answer"  # how the ids of cells end that a student writes, and tests judge
@@ -298,7 +300,12 @@ class JudgedExecute(Execute):
         # submission fails that has done nothing.
         self.km.transport = "ipc"
         self.km.ip = str(Path(self.sockets) / "line")
-        await super().async_start_new_kernel(preexec_fn=self.limit_resources, env=marked, **kwargs)
+        if not AVAILABLE:
+            await super().async_start_new_kernel(preexec_fn=partial(set_limits, self.limits()), env=marked, **kwargs)
+            return
+        who = {"kernel_id": self.km.kernel_id, "kernel_spec": self.km.kernel_spec, "parent": self.km}
+        self.km.provisioner = WarmProvisioner(limits=self.limits(), **who)
+        await super().async_start_new_kernel(env=marked, **kwargs)
 
     start_new_kernel = run_sync(async_start_new_kernel)
 
@@ -309,13 +316,13 @@ class JudgedExecute(Execute):
 
     start_new_kernel_client = run_sync(async_start_new_kernel_client)
 
-    def limit_resources(self) -> None:
-        """In the kernel's process, before it becomes the kernel."""
-        memory = self.memory * 2**20
-        file_size = self.file_size * 2**20
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    def limits(self) -> Limits:
+        """What a kernel's process may take, set before it runs a line of the submission."""
+        return {
+            resource.RLIMIT_DATA: self.memory * 2**20,
+            resource.RLIMIT_FSIZE: self.file_size * 2**20,
+            resource.RLIMIT_CORE: 0,
+        }
 
     def output(self, outs: list, msg: dict, display_id: str, cell_index: int) -> Any:
         """Keep an output of the student's, until there is too much of it."""

@@ -90,6 +90,16 @@ def answered(notebook: NotebookNode, grade_id: str, source: str) -> NotebookNode
     return changed
 
 
+def without_work_by_hand(notebook: NotebookNode) -> NotebookNode:
+    """A copy in which the code cells that are graded by hand, some of which train, only say that they are answered."""
+    changed = copy.deepcopy(notebook)
+    for cell in changed.cells:
+        by_hand = cell.metadata.get("nbgrader", {}).get("grade_id", "").endswith("-manual")
+        if by_hand and cell.cell_type == "code":
+            cell.source = cell.source.partition("\n")[0] + "\nprint('a table')"
+    return changed
+
+
 def as_student(*words: str) -> str:
     """A file's name that says what is in it."""
     return "".join(letter if letter.isalnum() else "_" for letter in "-".join(words))

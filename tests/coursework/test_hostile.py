@@ -16,13 +16,14 @@ from fedecouple_lite.coursework.grade import grade
 from fedecouple_lite.coursework.preprocessors import MARK
 from fedecouple_lite.coursework.release import release
 
-SECONDS = 15  # for a cell: enough for an honest one beside other work
+SECONDS = 8  # for a cell: enough for an honest one beside other work
+MEMORY = 2048  # MiB of a kernel: soon full
 
 
 @pytest.fixture(scope="module")
 def submissions(tmp_path_factory):
     """A course with the tiny assignment, and a flat folder of what was handed in."""
-    course = Course(tiny_course(tmp_path_factory.mktemp("coursework")), seconds=SECONDS)
+    course = Course(tiny_course(tmp_path_factory.mktemp("coursework")), seconds=SECONDS, memory=MEMORY)
     release(course, TINY)
     right = solved(course.folder, TINY)
     notebooks = {
