@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DRAWING = threading.Lock()  # pyplot keeps one list of figures for all threads
+DPI = 80  # of pictures as wide as a notebook
 
 
-def png(figure: Figure, dpi: int = 80) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG; it is closed.
 
     Examples
@@ -108,7 +109,9 @@ STALE = "fedecouple-stale"  # the CSS class of a picture that is not of its cont
 
 class Picture(w.VBox):
     """Controls above a picture and a line of text. draw(**values) follows every change at once: it returns a Figure (or
-    a PNG drawn beforehand) and the text."""
+    a PNG drawn beforehand) and the text. dpi: how finely pictures are drawn, not how large."""
+
+    dpi = DPI
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class Picture(w.VBox):
             try:
                 values = {name: control.value for name, control in self.controls.items()}
                 picture, caption = self.draw(**values)
-                self.image.value = picture if isinstance(picture, bytes) else png(picture)
+                self.image.value = picture if isinstance(picture, bytes) else png(picture, self.dpi)
                 self.image.remove_class(STALE)
                 self.caption.value = caption
             except Exception as error:  # anything: it has to reach the reader, and a callback's traceback would not
@@ -289,8 +292,10 @@ def results(rows: pd.DataFrame) -> Picture:
 class BackgroundPanel(w.VBox):
     """What the two panels below share: buttons, and one background thread at a time, so that the kernel stays free.
 
-    An error, in a button's action or in the thread, is shown in `caption`.
+    An error, in a button's action or in the thread, is shown in `caption`. dpi: how finely pictures are drawn.
     """
+
+    dpi = DPI
 
     def __init__(self, text: str):
         super().__init__()
@@ -488,7 +493,7 @@ class TrainingPanel(BackgroundPanel):
         self.state = state
         self.drift.append(drift(state))
         self.bar.value = state.round
-        self.image.value = png(plots.progress(state, self.drift))
+        self.image.value = png(plots.progress(state, self.drift), self.dpi)
         record = state.records[-1]
         self.report = (
             f"Round {state.round}: {self.ran}. Personal accuracy {100 * record['personal']:.1f} % trained, "
@@ -533,9 +538,10 @@ def empty_place() -> w.Image:
     return w.Image(format="png", layout=w.Layout(align_self="flex-start", max_width="100%", display="none"))
 
 
-def fill_place(place: w.Image, figure: Figure) -> None:
-    """Put a picture there, and show it."""
-    place.value = png(figure)
+def fill_place(place: w.Image, figure: Figure, dpi: int) -> None:
+    """Put a picture there, and show it; as large whatever its dpi."""
+    place.layout.width = f"{figure.get_figwidth() * DPI:.0f}px"
+    place.value = png(figure, dpi)
     place.layout.display = None
 
 
@@ -708,7 +714,7 @@ class AblationPanel(BackgroundPanel):
         runs = ablation.run_all(self.setting, {name: method}, self.seeds, self.folder, self._on_round)
         self.methods[name] = method
         self.results = [run for run in self.results if run["label"] != name] + runs
-        fill_place(self.image, plots.multiples(self.results))
+        fill_place(self.image, plots.multiples(self.results), self.dpi)
         self.table.value = self._tables()
 
     def _on_round(self, name: str, seed: int, state: State | None) -> None:
@@ -762,4 +768,4 @@ class AblationPanel(BackgroundPanel):
             for name in names:
                 state = ablation.state_of(self.setting, self.methods[name], seed, self.folder)
                 spaces[name] = feature_space(net, state, federation)
-            fill_place(self.map, plots.feature_map(spaces, self.how.value))
+            fill_place(self.map, plots.feature_map(spaces, self.how.value), self.dpi)

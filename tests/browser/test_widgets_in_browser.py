@@ -1,24 +1,12 @@
-"""The widgets in JupyterLab, clicked in a browser: text and picture have to follow. `make browser` runs this.
+"""The widgets in JupyterLab, clicked in a browser: text and picture have to follow."""
 
-Skipped where playwright or Chromium is missing; CHROMIUM names a browser that is not on the PATH.
-"""
-
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import nbformat
 import pytest
+from browser.lab import open_notebook, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install one, or set CHROMIUM to its path")
 
 CELLS = (
     "from fedecouple_lite import load\nfrom fedecouple_lite.course import plots, widgets\ndata = load('digits')",
@@ -35,55 +23,18 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab with one notebook, and nothing of the user's own settings."""
+def page(jupyter_lab, browser, tmp_path_factory):
+    """The notebook, all of its cells run."""
     folder = tmp_path_factory.mktemp("lab")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "widgets.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ("--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--no-browser")
-    options += ("--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0")
-    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    for name in ("CONFIG", "DATA", "RUNTIME"):
-        env[f"JUPYTER_{name}_DIR"] = str(folder / name)
-    for name in ("SETTINGS", "WORKSPACES"):
-        env[f"JUPYTERLAB_{name}_DIR"] = str(folder / "settings")
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log, stderr=log
-        )
-    address = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 30
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(address + "/api").close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < end, (folder / "log").read_text()
-                time.sleep(0.2)
-        yield address + "/lab/tree/widgets.ipynb"
-    finally:
-        server.terminate()  # shuts its kernels down, too
-        server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def page(lab):
-    """The notebook, all of its cells run."""
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with jupyter_lab(folder) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 3600})  # all cells in view: Lab draws no others
-        page.set_default_timeout(30_000)
-        page.goto(lab)
-        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
-        page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
-        page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        open_notebook(page, address, "widgets.ipynb")
+        assert run_all(page)
         yield page
-        browser.close()
+        page.close()
 
 
 class Widget:

@@ -1,0 +1,103 @@
+"""Every notebook of the course in JupyterLab, in a browser: all cells run, none fails, and all show something."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser.lab import open_notebook, restart, run_all, save
+from other_data import IN_BROWSER, on_other_data
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+EXECUTED = ROOT / "build" / "executed"  # from which the site's test builds
+
+
+@pytest.fixture(scope="module")
+def course(jupyter_lab, browser, tmp_path_factory, request):
+    """The folder of notebooks and drawings, and JupyterLab's address. Four notebooks are set to another data set."""
+    home = tmp_path_factory.mktemp("lab")
+    folder = home / "notebooks"
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns("assignments", "app", ".*"))
+    environment = {"FEDECOUPLE_FAST": "1", "XDG_CACHE_HOME": str(home / "cache")}
+    try:
+        environment["FEDECOUPLE_DATA"] = str(request.getfixturevalue("real_images"))
+        for name, dataset in IN_BROWSER.items():
+            path = folder / f"{name}.ipynb"
+            nbformat.write(on_other_data(nbformat.read(path, as_version=4), name, dataset), path)
+    except pytest.skip.Exception:
+        pass  # no other images here: all notebooks are run on the digits
+    with jupyter_lab(folder, **environment) as address:
+        yield folder, address
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.ipynb"):
+        shutil.copy(path, EXECUTED)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_from_top_to_bottom(course, browser, name):
+    folder, address = course
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    failed = []
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    try:
+        open_notebook(page, address, name)
+        assert run_all(page), errors_in(page, folder / name)
+        save(page)
+    finally:
+        page.close()
+    assert not failed
+    notebook = nbformat.read(folder / name, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
+
+
+def errors_in(page, path):
+    """What the cells of a notebook that failed say."""
+    save(page)
+    notebook = nbformat.read(path, as_version=4)
+    return [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+
+
+def test_a_notebook_runs_again_after_its_kernel_was_restarted(course, browser):
+    """Its first cells: names are gone, and come again."""
+    _, address = course
+    page = browser.new_page()
+    try:
+        open_notebook(page, address, NOTEBOOKS[0])
+        restart(page)
+        code = "try:\n    print('known', FAST)\nexcept NameError:\n    print('forgotten')"
+        assert said(page, code) == "forgotten"
+        page.evaluate(
+            "async () => { const app = window.jupyterapp; const notebook = app.shell.currentWidget.content;"
+            "notebook.activeCellIndex = 3; await app.commands.execute('notebook:run-all-above'); }"
+        )
+        assert said(page, code) == "known True"
+    finally:
+        page.close()
+
+
+def said(page, code):
+    """What code prints in the kernel of the page's notebook."""
+    return page.evaluate(
+        """async code => {
+        const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+        const future = kernel.requestExecute({code});
+        let text = '';
+        future.onIOPub = message => { if (message.header.msg_type === 'stream') text += message.content.text; };
+        await future.done;
+        return text.trim();
+    }""",
+        code,
+    )
+
+
+def test_executed_notebooks_are_kept_for_the_site():
+    """The folder is not in git."""
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert "build/" in ignored
+    assert os.path.commonpath([EXECUTED, ROOT]) == str(ROOT)
