@@ -10,7 +10,7 @@ export MPLBACKEND ?= Agg
 BY_FILE = -n $(WORKERS) --dist loadfile
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow notebooks assignments lint browser bench mutants clean
+.PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow colab notebooks assignments lint browser docs site bench mutants app bundle address dist clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
@@ -21,6 +21,12 @@ help:
 	@echo "make feedback ASSIGNMENT=...  feedback anew, after what is graded by hand"
 	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
 	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
+	@echo "make app        a page for the lecture room: explorer, live training, ablation studio"
+	@echo "make bundle     the course as one file, for Colab and any hosted Jupyter: dist/fedecouple-lite-course.zip"
+	@echo "make address REPO=owner/name  Colab badges and the address to install from, everywhere; REPO= for none"
+	@echo "make dist       wheel and sdist, built and tried"
+	@echo "make docs       the site, in docs/_build/html: runs each notebook once, some minutes the first time"
+	@echo "make site       the site without running a notebook, and whether it is whole"
 	@echo "make bench      speed, as ratios to a bare training loop"
 	@echo "make mutants    would the tests notice? 300 small changes of the library, one at a time"
 	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
@@ -60,7 +66,7 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-test: lint unit widgets7 slow notebooks assignments
+test: lint unit widgets7 slow colab notebooks assignments site
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -68,7 +74,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.coursework
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/browser --ignore tests/slow --ignore tests/coursework
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs
 	$(PY) -m pytest --doctest-modules fedecouple_lite
 
 # Many random cases: all backends against each other, all settings.
@@ -83,8 +89,12 @@ $(VENV)/widgets7: $(VENV)/.ready
 	$(PY) -m pip install --quiet --no-deps --target $@ ipywidgets==7.7.1 ipython_genutils
 	@touch $@
 
+# The course, run by nbval as on Colab: from the bundle alone, in an environment that lacks the package.
+colab: $(VENV)/.ready $(VENV)/widgets7
+	$(PY) -m pytest tests/colab
+
+# The notebooks in other ways: on other data, their cache.
 notebooks: $(VENV)/.ready
-	FEDECOUPLE_FAST=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout=300 notebooks --ignore notebooks/assignments
 	$(PY) -m pytest tests/notebooks
 
 # Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
@@ -95,6 +105,39 @@ browser: $(VENV)/.ready
 	$(PY) -m pip install --quiet -e ".[browser]"
 	$(PY) -m pytest tests/browser -rs
 
+# The widgets alone, large, on one page; two kernels wait so that it opens at once.
+app: $(VENV)/.ready
+	$(PY) -m pip install --quiet -e ".[app]"
+	cd notebooks/app && JUPYTER_PATH=jupyter "$(CURDIR)/$(BIN)/voila" lecture_room.ipynb $(ARGS)
+
+# The course in one file, for a Jupyter that has no address to install it from: dist/fedecouple-lite-course.zip.
+bundle: $(VENV)/.ready
+	$(PY) .ci/bundle.py
+
+# Where this copy of the project lives on GitHub, written everywhere; make address REPO= takes it away.
+address: $(VENV)/.ready
+ifeq ($(origin REPO),undefined)
+	@echo "make address REPO=owner/name, or make address REPO= for none"; exit 2
+endif
+	@$(PY) .ci/address.py "$$REPO"
+
+# Wheel and sdist, each tried in an environment of its own.
+dist: $(VENV)/.ready
+	$(PY) .ci/dist.py
+
+# Sphinx, and nbgrader for the reference's pages of coursework.
+$(VENV)/.docs: $(VENV)/.coursework
+	$(PY) -m pip install --quiet -e ".[docs]"
+	@touch $@
+
+# make docs EXECUTED=folder takes notebooks that were run already from there, and runs none.
+docs: $(VENV)/.docs
+	$(if $(EXECUTED),FEDECOUPLE_EXECUTED="$(abspath $(EXECUTED))" )$(PY) -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	@echo "The site is in docs/_build/html/: open index.html. It needs no network."
+
+site: $(VENV)/.docs
+	$(PY) -m pytest tests/docs -rs
+
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py
 
@@ -103,5 +146,5 @@ mutants: $(VENV)/.ready
 	$(PY) tests/mutants.py
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) runs build docs/_build docs/api docs/course dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

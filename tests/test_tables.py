@@ -1,11 +1,13 @@
 """Tables of runs and of seeds, as computed by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from fedecouple_lite.studies import tables
 from fedecouple_lite.studies.benchmark import BASELINES
 from fedecouple_lite.studies.tables import (
     LEGEND,
@@ -15,6 +17,7 @@ from fedecouple_lite.studies.tables import (
     leaderboard,
     margins,
     paired_lead,
+    stored_file,
     summary,
     table,
 )
@@ -228,3 +231,34 @@ def test_hyper_parameters_stand_in_the_order_of_the_table():
     rows = pd.DataFrame({"method": list(values), "seed": 0})
     rows["hyperparameters"] = [json.dumps({"lr": lr, "epochs": 5}) for lr in values.values()]
     assert chosen(rows) == ["all methods: epochs 5", "FedRep: lr 0.1", "Ditto: lr 0.2", "Local: lr 0.3"]
+
+
+def test_a_measured_table_is_found_in_a_checkout_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = Path(__file__).resolve().parents[1] / "data" / "results"
+    assert stored_file("digits.csv") == results / "digits.csv"
+    assert stored_file("benchmark/small.json") == results / "benchmark" / "small.json"
+
+
+def test_an_installed_package_has_its_own_tables_and_asks_for_no_other(tmp_path, monkeypatch):
+    inside, beside = tmp_path / "package" / "results", tmp_path / "data" / "results"
+    for folder in (inside, beside):
+        (folder / "speed").mkdir(parents=True)
+        (folder / "speed" / "gpu.csv").write_text("seconds\n1\n")
+        (folder / f"only_{folder.parent.name}.csv").write_text("seconds\n2\n")
+    monkeypatch.setattr(tables.resources, "files", lambda package: tmp_path / "package")
+    assert stored_file("speed/gpu.csv") == inside / "speed" / "gpu.csv"
+    with pytest.raises(ValueError, match=r"choose from only_package\.csv, speed/gpu\.csv$"):
+        stored_file("only_data.csv")
+
+
+@pytest.mark.parametrize("name", ["digit.csv", "digits", "../results/digits.csv", "demo/features.png", "benchmark", ""])
+def test_a_table_that_was_not_stored_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=r"is no stored table; .*choose from ablations\.csv, .*digits\.csv, ") as error:
+        stored_file(name)
+    assert str(error.value).startswith(f"name={name!r} ")
+
+
+def test_a_table_that_was_mistyped_is_guessed():
+    with pytest.raises(ValueError, match=r"name='digit\.csv' is no stored table; did you mean 'digits\.csv'\?"):
+        stored_file("digit.csv")

@@ -1,15 +1,19 @@
-"""Tables of runs, over seeds: figures with their spread, and leads paired by seed with their interval."""
+"""Tables of runs, over seeds: figures with their spread, and leads paired by seed with their interval; and where the
+measured ones are stored."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
+from ..errors import nearest
 from .experiment import SUMMARY_ROUNDS, Run
 
 # Accuracies of the tables for people, with their headings: a client's model after its last local training, and what it
@@ -229,6 +233,33 @@ def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None) -> pd.DataF
         row |= {"points": lead.mean, "low": lead.low, "high": lead.high, "rank": number_better + 1}
         leads.append(row)
     return pd.DataFrame(leads)
+
+
+def stored_file(name: str) -> Path:
+    """The file of a table that was measured once for everybody, or of what is known about it: settings, versions and
+    the command that makes it again.
+
+    Such tables lie in data/results of a checkout; an installed package has them inside. ValueError for a name that is
+    not there, with those that are.
+
+    Examples
+    --------
+    >>> rows = pd.read_csv(stored_file("digits.csv"))
+    >>> about = json.loads(stored_file("digits.json").read_text())
+    >>> print(len(rows), about["command"])
+    360 python benchmarks/digits.py
+    """
+    package = Path(str(resources.files("fedecouple_lite")))
+    in_package = package / "results"
+    in_checkout = package.parent / "data" / "results"
+    folder = in_package if in_package.is_dir() else in_checkout
+    known = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".csv", ".json"):
+            known.append(path.relative_to(folder).as_posix())
+    if name not in known:
+        raise ValueError(f"name={name!r} is no stored table; {nearest(name, known)}")
+    return folder / name
 
 
 def _mean_and_std(mean: float, std: float) -> str:

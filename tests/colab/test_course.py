@@ -1,0 +1,57 @@
+"""All notebooks of the course as on Colab, each as if alone: a folder with the bundle and one notebook, whose set-up
+cell installs the package. This is nbval's run of the course, the only one: `make colab`."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell
+from notebook_files import lessons
+from packages import ROOT
+
+BEFORE = """import importlib.util
+import sys
+
+assert "google.colab" in sys.modules
+assert importlib.util.find_spec("fedecouple_lite") is None"""
+
+AFTER = """import shutil
+from pathlib import Path
+
+import ipywidgets
+
+import fedecouple_lite
+from fedecouple_lite.studies.tables import stored_file
+
+assert ipywidgets.__version__ == "7.7.1"
+package = Path(fedecouple_lite.__file__).parent
+assert package.parent == Path({site!r}), package
+assert stored_file("digits.csv").parent == package / "results"
+for path in package.parent.glob("fedecouple_lite*"):  # for the next notebook
+    shutil.rmtree(path)"""
+
+
+def prepare(bundle: Path, name: str, folder: Path, site: Path) -> Path:
+    """A folder with the bundle and one of its notebooks, with a cell before that looks for the package and finds none,
+    and one behind that says where everything came from."""
+    folder.mkdir()
+    shutil.copy(bundle, folder)
+    with zipfile.ZipFile(bundle) as archive:
+        notebook = nbformat.reads(archive.read(f"notebooks/{name}").decode(), as_version=4)
+    notebook.cells.insert(0, new_code_cell(BEFORE))
+    notebook.cells.append(new_code_cell(AFTER.format(site=str(site))))
+    path = folder / name
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_every_notebook_runs_from_the_bundle_alone(colab, bundle, tmp_path):
+    paths = [prepare(bundle, path.name, tmp_path / path.stem, colab.site) for path in lessons(ROOT)]
+    assert len(paths) >= 9
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300"]
+    command += ["-p", "no:cacheprovider", "--rootdir", tmp_path, *paths]
+    said = subprocess.run(command, cwd=tmp_path, env=colab.env, text=True, capture_output=True)
+    assert said.returncode == 0, said.stdout + said.stderr
