@@ -20,13 +20,13 @@ help:
 	@echo "make formgrader               grade by hand what waits for it, in nbgrader's pages"
 	@echo "make feedback ASSIGNMENT=...  feedback anew, after what is graded by hand"
 	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
-	@echo "make browser    the widgets clicked in JupyterLab; needs Chromium, not part of make test"
+	@echo "make browser    every notebook run and every widget clicked in JupyterLab, in Chromium"
 	@echo "make app        a page for the lecture room: explorer, live training, ablation studio"
 	@echo "make bundle     the course as one file, for Colab and any hosted Jupyter: dist/fedecouple-lite-course.zip"
 	@echo "make address REPO=owner/name  Colab badges and the address to install from, everywhere; REPO= for none"
 	@echo "make dist       wheel and sdist, built and tried"
 	@echo "make docs       the site, in docs/_build/html: runs each notebook once, some minutes the first time"
-	@echo "make site       the site without running a notebook, and whether it is whole"
+	@echo "make site       the site without running a notebook: whether it is whole, and reads in a browser"
 	@echo "make bench      speed, as ratios to a bare training loop"
 	@echo "make mutants    would the tests notice? 300 small changes of the library, one at a time"
 	@echo "make clean      remove .venv, runs/ and caches (downloaded data stays)"
@@ -66,7 +66,7 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-test: lint unit widgets7 slow colab notebooks assignments site
+test: lint unit widgets7 slow colab notebooks assignments browser site
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -101,13 +101,17 @@ notebooks: $(VENV)/.ready
 assignments: $(VENV)/.coursework $(VENV)/widgets7
 	$(PY) -m pytest $(BY_FILE) tests/coursework
 
-browser: $(VENV)/.ready
-	$(PY) -m pip install --quiet -e ".[browser]"
-	$(PY) -m pytest tests/browser -rs
+# Playwright and Voila; Chromium itself is the machine's own. Without it these tests are skipped, and say so.
+$(VENV)/.browser: $(VENV)/.ready
+	$(PY) -m pip install --quiet -e ".[browser,app]"
+	@touch $@
+
+# Every notebook in JupyterLab, every widget clicked, the lecture room's page.
+browser: $(VENV)/.browser
+	$(PY) -m pytest tests/browser --ignore tests/browser/test_site_in_browser.py -rs
 
 # The widgets alone, large, on one page; two kernels wait so that it opens at once.
-app: $(VENV)/.ready
-	$(PY) -m pip install --quiet -e ".[app]"
+app: $(VENV)/.browser
 	cd notebooks/app && JUPYTER_PATH=jupyter "$(CURDIR)/$(BIN)/voila" lecture_room.ipynb $(ARGS)
 
 # The course in one file, for a Jupyter that has no address to install it from: dist/fedecouple-lite-course.zip.
@@ -135,8 +139,8 @@ docs: $(VENV)/.docs
 	$(if $(EXECUTED),FEDECOUPLE_EXECUTED="$(abspath $(EXECUTED))" )$(PY) -m sphinx -b html -W --keep-going -q docs docs/_build/html
 	@echo "The site is in docs/_build/html/: open index.html. It needs no network."
 
-site: $(VENV)/.docs
-	$(PY) -m pytest tests/docs -rs
+site: $(VENV)/.docs $(VENV)/.browser
+	$(PY) -m pytest tests/docs tests/browser/test_site_in_browser.py -rs
 
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py

@@ -1,7 +1,7 @@
 """Twelve rows on digits: all methods, five seeds, three values of alpha, tuned alike, at equal epochs and equal steps.
 
 Writes data/results/digits.csv (a row per table, alpha, method and seed), digits.json (settings, versions, command) and
-the table between the markers in README.md. Interrupted, it goes on where it stopped. About an hour on 2 cores:
+the table between the markers in docs/results.md. Interrupted, it goes on where it stopped. About an hour on 2 cores:
 
     python benchmarks/digits.py
 """
@@ -13,8 +13,8 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
-from published import README, RESULTS, RUNS, write_about
-from readme import markdown, put
+from pages import markdown, put
+from published import PAGE, RESULTS, RUNS, write_about
 from tqdm import tqdm
 
 from fedecouple_lite import METHODS, make
@@ -69,7 +69,7 @@ def measure_method(alpha: float, seed: int, name: str) -> list[pd.DataFrame]:
     return rows
 
 
-def readme_table(rows: pd.DataFrame) -> str:
+def page_table(rows: pd.DataFrame) -> str:
     """Personal accuracy by method and by alpha, at equal epochs and at equal steps, as Markdown; the best is bold."""
     whole = pd.DataFrame()
     for (equal, alpha), part in rows.groupby(["equal", "alpha"], sort=False):
@@ -83,9 +83,9 @@ def readme_table(rows: pd.DataFrame) -> str:
     return markdown(whole.join(costs).reset_index())
 
 
-def into_readme(text: str, readme: str) -> str:
-    """`readme` with `text` between its markers."""
-    return put("digits", text, readme)
+def into_page(text: str, page: str) -> str:
+    """`page` with `text` between its markers."""
+    return put("digits", text, page)
 
 
 def about(seconds: float) -> dict[str, Any]:
@@ -107,14 +107,14 @@ def about(seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run, or read back, everything, and write both files and the README's table."""
+    """Run, or read back, everything, and write both files and the page's table."""
     began = time.time()
     rows = measure()
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows.round(6).to_csv(RESULTS / "digits.csv", index=False)
     write_about(RESULTS / "digits.json", about(time.time() - began))
-    text = readme_table(pd.read_csv(RESULTS / "digits.csv"))
-    README.write_text(into_readme(text, README.read_text()))
+    text = page_table(pd.read_csv(RESULTS / "digits.csv"))
+    PAGE.write_text(into_page(text, PAGE.read_text()))
     print(text)
 
 

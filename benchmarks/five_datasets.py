@@ -1,4 +1,5 @@
-"""Runs a preset of the benchmark and publishes it: data/results/benchmark/PRESET.csv and .json, and README's tables.
+"""Runs a preset of the benchmark and publishes it: data/results/benchmark/PRESET.csv and .json, and the tables
+of docs/results.md.
 
 Goes on where `python -m fedecouple_lite benchmark --preset PRESET` stopped, since both keep their runs in the same
 folder. "laptop" takes minutes, "small" about an hour on 2 cores:
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from published import README, RESULTS, RUNS, versions, write_about
-from readme import markdown, put
+from pages import markdown, put
+from published import PAGE, RESULTS, RUNS, versions, write_about
 from tqdm import tqdm
 
 from fedecouple_lite.engine import State
@@ -103,8 +104,8 @@ def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def into_readme(readme: str) -> str:
-    """`readme` with personal accuracies and FedeCouple's leads between the markers."""
+def into_page(page: str) -> str:
+    """`page` with personal accuracies and FedeCouple's leads between the markers."""
     accuracies = []
     all_leads = []
     for name in PRESETS:
@@ -114,14 +115,14 @@ def into_readme(readme: str) -> str:
             accuracies.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
             all_leads.append(leads(name, rows))
     tables = [*accuracies, pd.concat(all_leads)]
-    return put("benchmark", "\n\n".join(markdown(table) for table in tables), readme)
+    return put("benchmark", "\n\n".join(markdown(table) for table in tables), page)
 
 
 def main(presets: list[str]) -> None:
-    """Publish the presets named; the README's tables are made from the files there are."""
+    """Publish the presets named; the page's tables are made from the files there are."""
     for name in presets:
         publish(name)
-    README.write_text(into_readme(README.read_text()))
+    PAGE.write_text(into_page(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import torch
 import fedecouple_lite
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+README = ROOT / "README.md"  # the table of `make demo`
+PAGE = ROOT / "docs" / "results.md"  # all other tables
 RESULTS = ROOT / "data" / "results"
 RUNS = ROOT / "runs"  # finished runs, read back by a second call
 

@@ -64,3 +64,12 @@ def local(few):
     """One client's 12 images of classes 0 to 9 and its batches of 5, in order."""
     x, y = few.images(torch.arange(12)), few.y[:12]
     return LocalData(x, y, lambda epochs: [i for _ in range(epochs) for i in torch.arange(12).split(5)])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the built site, for all tests of it."""
+    pytest.importorskip("sphinx_book_theme", reason="no Sphinx here: pip install -e .[docs,coursework]")
+    from site_build import build_site
+
+    return build_site(tmp_path_factory.mktemp("site"))

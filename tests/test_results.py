@@ -1,46 +1,63 @@
-"""The published tables: what the README says is what the files hold, and a file's number can be computed again."""
+"""The published tables: what the pages say is what the files hold, and a file's number can be computed again."""
 
 import json
 import shlex
+from inspect import getsource, signature, unwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fedecouple_lite import make
+from fedecouple_lite.__main__ import demo as command_demo
 from fedecouple_lite.studies.experiment import Setting, compare
 from fedecouple_lite.studies.tables import table
 
 
-def test_the_published_table_is_the_readmes(monkeypatch):
+def test_the_table_on_digits_is_the_files(monkeypatch):
     root = Path(__file__).resolve().parents[1]
     rows = root / "data" / "results" / "digits.csv"
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     import digits
 
-    readme = (root / "README.md").read_text()
-    assert digits.into_readme(digits.readme_table(pd.read_csv(rows)), readme) == readme
-    assert "| FedeCouple |" in readme and len(pd.read_csv(rows)) == 2 * 3 * 5 * 12
+    page = (root / "docs" / "results.md").read_text()
+    table = digits.page_table(pd.read_csv(rows))
+    assert table in page and digits.into_page(table, page) == page
+    assert "| FedeCouple |" in table and len(pd.read_csv(rows)) == 2 * 3 * 5 * 12
 
 
-def test_the_benchmarks_tables_are_the_readmes(monkeypatch):
+def test_the_benchmarks_tables_are_the_files(monkeypatch):
     root = Path(__file__).resolve().parents[1]
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     import five_datasets
 
-    readme = (root / "README.md").read_text()
-    assert "| fedecouple |" in five_datasets.into_readme(readme) == readme
+    page = (root / "docs" / "results.md").read_text()
+    assert "| fedecouple |" in five_datasets.into_page(page) == page
 
 
-def test_the_tables_of_ablations_convergence_and_speed_are_the_readmes(monkeypatch):
+def test_the_other_tables_are_the_files(monkeypatch):
     root = Path(__file__).resolve().parents[1]
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import readme
+    import pages
 
-    text = (root / "README.md").read_text()
-    assert readme.filled(text) == text
-    for part in (readme.ablations, readme.convergence, readme.speed):
-        assert part() in text
+    tables = {"docs/results.md": (pages.ablations, pages.convergence, pages.speed), "README.md": (pages.demo,)}
+    for name, made in tables.items():
+        text = (root / name).read_text()
+        assert pages.filled(text) == text, f"{name}: run benchmarks/pages.py"
+        for make_table in made:
+            assert make_table() in text, name
+
+
+def test_the_table_of_make_demo_is_of_its_own_setting_and_methods(monkeypatch):
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import demo
+
+    rows = pd.read_csv(root / "data" / "results" / "demo" / "demo.csv")
+    assert rows.groupby("method", sort=False).size().to_dict() == dict.fromkeys(demo.METHODS, 3)
+    assert demo.SETTING.rounds == signature(unwrap(command_demo)).parameters["rounds"].default
+    for label, name in demo.METHODS.items():
+        assert f'"{label}": make("{name}")' in getsource(unwrap(command_demo))
 
 
 def test_one_published_number_is_reproduced(tmp_path):
@@ -53,7 +70,7 @@ def test_one_published_number_is_reproduced(tmp_path):
     assert table([result])["personal"][0] == pytest.approx(row["personal"], abs=0.02)
 
 
-TABLES = ("digits.csv", "ablations.csv", "benchmark/laptop.csv", "benchmark/small.csv")
+TABLES = ("digits.csv", "ablations.csv", "benchmark/laptop.csv", "benchmark/small.csv", "demo/demo.csv")
 
 
 @pytest.mark.parametrize("name", [*TABLES, "convergence.csv"])
@@ -64,7 +81,7 @@ def test_every_table_was_measured_by_todays_rules_and_says_how(name):
     major, minor, *_ = about["versions"]["fedecouple_lite"].split(".")
     assert (int(major), int(minor)) >= (0, 3)
     assert about["command"].split()[0] == "python" and about["versions"]["torch"]
-    assert "measured with version 0" not in (root / "README.md").read_text()
+    assert "measured with version 0" not in (root / "docs" / "results.md").read_text()
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -1,4 +1,4 @@
-"""One Chromium for all tests here. They skip where playwright or Chromium is missing; CHROMIUM names one by its path."""
+"""One Chromium for all tests here. They skip where playwright or Chromium is missing; CHROMIUM may name one."""
 
 import pytest
 from browser.lab import CHROMIUM, lab_in

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
@@ -31,6 +32,8 @@ def served(command, folder, log, answers_at, env):
         while True:
             try:
                 urllib.request.urlopen(answers_at).close()
+                break
+            except urllib.error.HTTPError:  # there is no such page, but there is somebody who says so
                 break
             except OSError:
                 assert server.poll() is None and time.monotonic() < end, log.read_text()
@@ -66,8 +69,9 @@ def lab_in(folder, **environment):
 def open_notebook(page, address, name):
     """Go to a notebook, and wait until its kernel is there."""
     page.set_default_timeout(60_000)
-    page.goto(f"{address}/lab/tree/{name}")
-    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
+    page.goto(f"{address}/lab/tree/{name}?reset")  # and none of those that were open before
+    page.wait_for_function("name => window.jupyterapp?.shell.currentWidget?.context?.path === name", arg=name)
+    page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel")
     page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
 
 
@@ -87,3 +91,8 @@ def restart(page):
 def save(page):
     """Write the notebook, with what its cells show."""
     page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.save() }")
+
+
+def end_kernel(page):
+    """It would go on after the page is closed."""
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser.lab import open_notebook, restart, run_all, save
+from browser.lab import end_kernel, open_notebook, restart, run_all, save
 from other_data import IN_BROWSER, on_other_data
+from site_build import EXECUTED
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-EXECUTED = ROOT / "build" / "executed"  # from which the site's test builds
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def course(jupyter_lab, browser, tmp_path_factory, request):
         pass  # no other images here: all notebooks are run on the digits
     with jupyter_lab(folder, **environment) as address:
         yield folder, address
-    EXECUTED.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(EXECUTED, ignore_errors=True)
+    EXECUTED.mkdir(parents=True)
     for path in folder.glob("*.ipynb"):
         shutil.copy(path, EXECUTED)
 
@@ -45,12 +46,13 @@ def test_a_notebook_runs_from_top_to_bottom(course, browser, name):
         open_notebook(page, address, name)
         assert run_all(page), errors_in(page, folder / name)
         save(page)
+        end_kernel(page)
     finally:
         page.close()
     assert not failed
     notebook = nbformat.read(folder / name, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code)
+    assert [cell.source for cell in code if not cell.execution_count] == []
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
@@ -69,16 +71,25 @@ def test_a_notebook_runs_again_after_its_kernel_was_restarted(course, browser):
     page = browser.new_page()
     try:
         open_notebook(page, address, NOTEBOOKS[0])
-        restart(page)
+        run_until(page, 3)
         code = "try:\n    print('known', FAST)\nexcept NameError:\n    print('forgotten')"
-        assert said(page, code) == "forgotten"
-        page.evaluate(
-            "async () => { const app = window.jupyterapp; const notebook = app.shell.currentWidget.content;"
-            "notebook.activeCellIndex = 3; await app.commands.execute('notebook:run-all-above'); }"
-        )
         assert said(page, code) == "known True"
+        restart(page)
+        assert said(page, code) == "forgotten"
+        run_until(page, 3)
+        assert said(page, code) == "known True"
+        end_kernel(page)
     finally:
         page.close()
+
+
+def run_until(page, cell):
+    """Run the cells above this one."""
+    page.evaluate(
+        "async cell => { const app = window.jupyterapp; app.shell.currentWidget.content.activeCellIndex = cell;"
+        "await app.commands.execute('notebook:run-all-above'); }",
+        cell,
+    )
 
 
 def said(page, code):

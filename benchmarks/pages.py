@@ -1,16 +1,18 @@
-"""The README's tables of ablations, convergence and speed, made from data/results:
+"""Tables for people, made from data/results: ablations, convergence and speed in docs/results.md, and the demo's in
+README.md.
 
-python benchmarks/readme.py
+python benchmarks/pages.py
 """
 
 import re
 
 import pandas as pd
-from published import README, RESULTS
+from published import PAGE, README, RESULTS
 
 from fedecouple_lite import make
 from fedecouple_lite.studies.ablation import PARTS, effects, variants
 from fedecouple_lite.studies.convergence import fit_rate, running_mean
+from fedecouple_lite.studies.tables import as_table
 
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 MEANINGS = {
@@ -20,10 +22,10 @@ MEANINGS = {
 }
 
 
-def put(marker: str, text: str, readme: str) -> str:
-    """`readme` with `text` between the two comments named `marker`."""
+def put(marker: str, text: str, page: str) -> str:
+    """`page` with `text` between the two comments named `marker`."""
     between = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
-    return between.sub(lambda match: f"{match[1]}{text}\n{match[2]}", readme)
+    return between.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -72,12 +74,19 @@ def speed() -> str:
     return markdown(shown)
 
 
-def filled(readme: str) -> str:
-    """`readme` with the three tables as they must be."""
-    readme = put("ablations", ablations(), readme)
-    readme = put("convergence", convergence(), readme)
-    return put("speed", speed(), readme)
+def demo() -> str:
+    """What `make demo` prints, without what it says of chance."""
+    shown = as_table(pd.read_csv(RESULTS / "demo" / "demo.csv"))
+    return markdown(shown.drop(columns=["p", "KB down"]).replace("-", "none"))
+
+
+def filled(page: str) -> str:
+    """`page` with those of the tables that it has markers for, as they must be."""
+    for marker, table in (("ablations", ablations), ("convergence", convergence), ("speed", speed), ("demo", demo)):
+        page = put(marker, table(), page)
+    return page
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for path in (PAGE, README):
+        path.write_text(filled(path.read_text()))
