@@ -1,25 +1,18 @@
 """The notebooks that offer other data sets run on every one of them: the same cells, one word changed, no network.
 
 Where a notebook asserts a claim the sizes are its own; a data set on which it only reports what it finds gets fewer
-images. One data set of each is left to the browser's tests, where there is a browser.
+images. `make datasets` runs these; one data set of each notebook is among the browser's tests, too.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import pytest
-from browser.lab import CHROMIUM
 from nbclient import NotebookClient
-from other_data import IN_BROWSER, OFFERS, claims_are_measured, on_other_data
+from other_data import OFFERS, claims_are_measured, on_other_data
 
 ROOT = Path(__file__).resolve().parents[2]
-BROWSER = CHROMIUM is not None and find_spec("playwright") is not None
-CASES = []
-for notebook_name, datasets in OFFERS.items():
-    for of_notebook in datasets:
-        if not (BROWSER and IN_BROWSER[notebook_name] == of_notebook):
-            CASES.append((notebook_name, of_notebook))
+CASES = [(name, dataset) for name, datasets in OFFERS.items() for dataset in datasets]
 
 
 def test_claims_are_measured_where_the_notebook_says_so():
