@@ -13,14 +13,14 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
-import docstrings  # noqa: E402
-import executed  # noqa: E402
-import mathjax  # noqa: E402
-import mend  # noqa: E402
-import reference  # noqa: E402
-from sphinx.application import Sphinx  # noqa: E402
+import docstrings
+import executed
+import mathjax
+import mend
+import reference
+from sphinx.application import Sphinx
 
-import fedecouple_lite  # noqa: E402
+import fedecouple_lite
 
 # What is made here before Sphinx looks: pages of notebooks and of modules. None of it is in git.
 executed.prepare(

@@ -18,12 +18,13 @@ import pytest
 import torch
 from hypothesis import given as drawn
 from hypothesis import strategies as st
+from nbgrader.api import MissingEntry
 
 import fedecouple_lite
 from fedecouple_lite import tensors
 from fedecouple_lite.coursework import wire
 from fedecouple_lite.coursework.answers import answer, functions_of_library, library_refused, serve
-from fedecouple_lite.coursework.grade import Submission, run_all
+from fedecouple_lite.coursework.grade import Submission, likeliest_assignment, run_all
 from fedecouple_lite.coursework.judge import (
     Judged,
     Remote,
@@ -357,3 +358,20 @@ def test_what_fails_is_tried_once_more_and_alone(monkeypatch):
     assert failures == {("broken", "a1"): "no kernel, again"}
     assert passes == [([busy, broken, right], 2), ([busy, broken], 1)]
     assert seen == ["busy", "broken", "right"]  # a progress bar counts each once
+
+
+def test_an_assignment_that_was_never_released_is_nobodys():
+    """Grading one of a course does not ask for the others."""
+    cells = [nbformat.v4.new_code_cell(f"# Task {number}", id=f"task-{number}") for number in range(4)]
+
+    class Half:
+        assignments = ("released", "to_come")
+
+        def known_cells(self, assignment):
+            if assignment == "to_come":
+                raise MissingEntry("No such notebook")
+            return cells
+
+    assert likeliest_assignment(Half(), nbformat.v4.new_notebook(cells=cells)) == "released"
+    with pytest.raises(ValueError, match="no cell of any assignment"):
+        likeliest_assignment(Half(), nbformat.v4.new_notebook())

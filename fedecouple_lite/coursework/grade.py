@@ -180,7 +180,10 @@ def likeliest_assignment(course: Course, notebook: NotebookNode) -> str:
     lines = {first_line(cell.source) for cell in notebook.cells}
 
     def shared(assignment: str) -> int:
-        known = course.known_cells(assignment)
+        try:
+            known = course.known_cells(assignment)
+        except MissingEntry:  # it was never released, so nobody has it
+            return 0
         return sum(cell.id in ids or first_line(cell.source) in lines for cell in known)
 
     counts = {assignment: shared(assignment) for assignment in course.assignments}

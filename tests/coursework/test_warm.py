@@ -22,12 +22,12 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="kernels are forked on Lin
 class WarmClient(NotebookClient):
     """nbclient with a kernel that is forked."""
 
-    limits: dict = {}  # noqa: RUF012
+    limits: dict | None = None
 
     def create_kernel_manager(self):
         manager = super().create_kernel_manager()
         manager.provisioner = WarmProvisioner(
-            limits=self.limits, kernel_id=manager.kernel_id, kernel_spec=manager.kernel_spec, parent=manager
+            limits=self.limits or {}, kernel_id=manager.kernel_id, kernel_spec=manager.kernel_spec, parent=manager
         )
         return manager
 
@@ -36,7 +36,7 @@ def printed(tmp_path, *sources, limits=None, **environment):
     """What cells print, each; or its error's name."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
     client = WarmClient(notebook, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": tmp_path}})
-    client.limits = limits or {}
+    client.limits = limits
     client.execute(env=dict(os.environ) | environment)
     said = []
     for cell in notebook.cells:

@@ -10,10 +10,10 @@ pytest.importorskip("sphinx", reason="no Sphinx here: pip install -e .[docs,cour
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
-import docstrings  # noqa: E402
-import executed  # noqa: E402
-import mend  # noqa: E402
-import reference  # noqa: E402
+import docstrings
+import executed
+import mend
+import reference
 
 
 @pytest.fixture
