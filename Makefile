@@ -94,7 +94,7 @@ $(VENV)/widgets7: $(VENV)/.ready
 
 # The course, run by nbval as on Colab: from the bundle alone, in an environment that lacks the package.
 colab: $(VENV)/.ready $(VENV)/widgets7
-	$(PY) -m pytest tests/colab
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/colab
 
 # The notebooks that offer other data sets, on each of them. The browser's tests run one of each; this is for changes of
 # a notebook, or of the sizes in course/lessons.py.
@@ -112,7 +112,7 @@ $(VENV)/.browser: $(VENV)/.ready
 
 # Every notebook in JupyterLab, every widget clicked, the lecture room's page.
 browser: $(VENV)/.browser
-	$(PY) -m pytest tests/browser --ignore tests/browser/test_site_in_browser.py -rs
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/browser --ignore tests/browser/test_site_in_browser.py -rs
 
 # The widgets alone, large, on one page; two kernels wait so that it opens at once.
 app: $(VENV)/.browser

@@ -17,7 +17,6 @@ OFFERS = {
 IN_BROWSER = {  # what the browser's tests run in `make test`; `make datasets` runs all
     "01_heterogeneous_clients": "mnist",
     "03_anchors": "fashion_mnist",
-    "05_fedecouple": "fashion_mnist",
     "07_ablations": "cifar10",
 }
 FEW = 40  # images of a client, on data sets of which a notebook claims nothing

@@ -7,6 +7,7 @@ import pytest
 from browser.lab import open_notebook, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
+pytestmark = pytest.mark.xdist_group("widgets")  # one page for all
 
 CELLS = (
     "from fedecouple_lite import load\nfrom fedecouple_lite.course import plots, widgets\ndata = load('digits')",

@@ -37,7 +37,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def session(tmp_path_factory):
-    """One environment for all tests here."""
+    """One environment for all tests that one process runs."""
     if not WIDGETS.exists():
         pytest.skip("no ipywidgets 7.7.1 here: make colab fetches it")
     home = tmp_path_factory.mktemp("colab")
@@ -55,6 +55,7 @@ def session(tmp_path_factory):
             inherited[name] = value
     own = {
         "FEDECOUPLE_FAST": "1",
+        "OMP_NUM_THREADS": "1",  # a core for each notebook: they are run side by side
         "JUPYTER_PATH": str(home / "jupyter"),
         "IPYTHONDIR": str(home / "ipython"),
         "XDG_CACHE_HOME": str(home / "cache"),  # notebook 07 keeps its runs there
