@@ -253,10 +253,12 @@ def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
     the numbers. ValueError for none."""
     require(len(figures) > 0, "figures", dict(figures), "at least one figure by its number")
     pictures = {number: png(figure, dpi=90) for number, figure in figures.items()}
-    slider = w.SelectionSlider(options=list(pictures), description=name, continuous_update=True)
+    numbers = list(pictures)
+    slider = w.SelectionSlider(options=numbers, description=name, continuous_update=True)
 
     def draw(**chosen: Any) -> tuple[bytes, str]:
-        return pictures[chosen[name]], ""
+        number = chosen[name]
+        return pictures[number], f"Picture {numbers.index(number) + 1} of {len(numbers)}: {name} {number}."
 
     return Picture({name: slider}, draw, "auto")  # as wide as they were drawn
 
