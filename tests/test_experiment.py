@@ -286,7 +286,7 @@ def test_a_file_of_another_format_older_or_newer_is_no_finished_run(tmp_path, ot
 
 
 def test_a_net_or_a_partition_of_one_s_own_is_run_again_once_it_is_edited(tmp_path, monkeypatch):
-    from fedecouple_lite.models import NETS
+    from fedecouple_lite.models import NETS, cnn
     from fedecouple_lite.partition import OPTIONS, PARTITIONS
 
     def halves(order):
@@ -296,7 +296,7 @@ def test_a_net_or_a_partition_of_one_s_own_is_run_again_once_it_is_edited(tmp_pa
     monkeypatch.setitem(OPTIONS, "halves", {})
     accuracies = []
     for width, order in ((4, 1), (8, 1), (8, -1), (4, 1)):
-        monkeypatch.setitem(NETS, "mine", ([(width, 3, 1)], torch.nn.ReLU))
+        monkeypatch.setitem(NETS, "mine", cnn([(width, 3, 1)], torch.nn.ReLU))
         monkeypatch.setitem(PARTITIONS, "halves", halves(order))
         accuracies.append(compared(setting, make("fedavg", epochs=1), tmp_path))
     assert len(list(tmp_path.iterdir())) == 3 and accuracies[0] == accuracies[3]

@@ -10,6 +10,17 @@ from fedecouple_lite import DecoupledNet, make, net_for, rounds, split
 from fedecouple_lite.models import alike
 
 
+def test_a_resnet_is_the_same_for_every_client_of_a_stack_and_takes_any_image_size(few):
+    net = net_for((1, 8, 8), 10, "resnet18")
+    weights = net.init(0)
+    assert net.features_dim == 512 and 11e6 < sum(weight.numel() for weight in weights.values()) < 12e6
+    assert not [name for name in weights if "running" in name]  # no statistics of batches
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone = net.logits(weights, x[:1])
+    assert alike(net.logits(weights, x)[:1], alone)
+    assert net_for((3, 32, 32), 7, "resnet18").classes == 7
+
+
 @pytest.mark.parametrize(
     ("shape", "name", "hidden"), [((1, 8, 8), None, 128), ((1, 28, 28), None, 800), ((3, 32, 32), None, 576)]
 )
