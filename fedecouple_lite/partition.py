@@ -1,7 +1,8 @@
 """Who holds what: partitions of a data set over clients, and figures of how uneven the result is.
 
 Every partition gives each image to exactly one client (`per_client` may then leave some out) and draws from one
-generator.
+generator. Those in PARTITIONS make clients of any labelled images. NATURAL makes a client of each person whose images
+they are, where the data set says so; nobody else gets them.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ from .data import Dataset
 from .errors import SEED, as_python, is_number, is_seed, is_whole_number, nearest, require
 
 Parts = list[np.ndarray]  # one array of image indices per client
+NATURAL = "natural"
 
 
 @dataclass(frozen=True)
 class Federation:
-    """One data set divided over N clients: train[i] and test[i] are client i's image indices (n_i,), int64."""
+    """One data set divided over N clients: train[i] and test[i] are client i's image indices (n_i,), int64.
+
+    owners: which of the data set's owners each client is, N numbers; None where clients are not people.
+    """
 
     data: Dataset
     train: tuple[Tensor, ...]
     test: tuple[Tensor, ...]
+    owners: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.train)
@@ -47,13 +53,13 @@ class Federation:
         require(0 < share < 1, "share", share, "above 0 and below 1")
         parts = [index.cpu().numpy() for index in self.train]
         train, held_out = train_test_split_by_class(self.data, parts, share)
-        return Federation(self.data, train, held_out)
+        return Federation(self.data, train, held_out, self.owners)
 
     def to(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Federation:
         """The same federation on `device`, its images coming as `dtype`."""
         train = tuple(index.to(device) for index in self.train)
         test = tuple(index.to(device) for index in self.test)
-        return Federation(self.data.to(device, dtype), train, test)
+        return Federation(self.data.to(device, dtype), train, test, self.owners)
 
     @cached_property
     def digest(self) -> str:
@@ -80,13 +86,17 @@ def split(
     """Divide `data` over `clients` by `partition`, then each client's images into training and test ones, class by
     class.
 
-    partition: one of PARTITIONS. test_share: in [0, 1), of each client's images. per_client: >= 2, at most so many
-    images a client in all. keep_test: False pools the set's own training and test images and divides anew; True keeps
-    them apart: clients train on images of its training part and are tested on images of its test part, in the same
-    proportions of classes. options: the partition's own (see OPTIONS). Raises ValueError, naming argument and remedy,
-    where the split cannot be made.
+    partition: one of PARTITIONS, or "natural". test_share: in [0, 1), of each client's images. per_client: >= 2, at
+    most so many images a client in all. keep_test: False pools the set's own training and test images and divides anew;
+    True keeps them apart: clients train on images of its training part and are tested on images of its test part, in
+    the same proportions of classes. options: the partition's own (see OPTIONS). Raises ValueError, naming argument and
+    remedy, where the split cannot be made.
 
     A client is tested on no class of which it has no training image. Partitions divide the classes that have images.
+
+    "natural" makes a client of each of `clients` owners, drawn with the seed and in order of their numbers; the images
+    of the others go to nobody. With keep_test an owner is tested on all its own images of the test part, also on those
+    of a class of which its training part has none: `unevenness` says how many they are.
 
     Examples
     --------
@@ -97,8 +107,8 @@ def split(
     >>> (federation.label_counts() > 0).sum(axis=1)  # classes that each client holds
     array([4, 4, 4])
     """
-    if not isinstance(partition, str) or partition not in PARTITIONS:
-        raise ValueError(f"partition={partition!r} is unknown; {nearest(partition, PARTITIONS)}")
+    if not isinstance(partition, str) or partition not in partition_names():
+        raise ValueError(f"partition={partition!r} is unknown; {nearest(partition, partition_names())}")
     for name, value in options.items():
         known = ", ".join(OPTIONS[partition]) or "no options"
         require(name in OPTIONS[partition], name, value, f"known to partition={partition!r}, which takes: {known}")
@@ -113,30 +123,55 @@ def split(
     require(isinstance(keep_test, bool | np.bool_), "keep_test", keep_test, "True or False")
     if keep_test:
         require(data.own_test > 0, "keep_test", keep_test, f"False for data={data.name!r}, which has no test part")
+    if partition == NATURAL:
+        other = f"another for data={data.name!r}, which does not say whose image each is (w_train, in data/README.md)"
+        require(data.owners is not None, "partition", partition, other)
 
     clients, seed, per_client = as_python(clients), as_python(seed), as_python(per_client)
     options = {name: as_python(value) for name, value in options.items()}
     rng = np.random.default_rng([seed, 0])
     labels = data.y.cpu().numpy()
+    owners = None
+    if partition == NATURAL and data.owners is not None:
+        owners = data.owners.cpu().numpy()
+    by = labels if owners is None else owners  # what the partition's law looks at
     if not keep_test:
-        parts = divide(labels, clients, partition, rng, per_client, options)
+        parts = divide(by, clients, partition, rng, per_client, options)
         if partition == "feature":
             data = rotate_by_client(data, parts)
         train, test = train_test_split_by_class(data, parts, test_share)
-        return Federation(data, train, test)
+        return Federation(data, train, test, owners_of(parts, owners))
 
     first_of_test = len(labels) - data.own_test
     most_for_testing = None if per_client is None else round(per_client * test_share)
     most_for_training = None if per_client is None else per_client - round(per_client * test_share)
     some = most_for_training is None or most_for_training > 0
     require(some, "test_share", test_share, f"smaller: of per_client={per_client} images none is left to train on")
-    parts = divide(labels[:first_of_test], clients, partition, rng, most_for_training, options)
-    test_parts = [part[:most_for_testing] for part in divide_alike(labels, parts, first_of_test, rng)]
+    parts = divide(by[:first_of_test], clients, partition, rng, most_for_training, options)
+    if owners is None:
+        test_parts = divide_alike(labels, parts, first_of_test, rng)
+    else:
+        test_parts = own_images(owners, parts, first_of_test, rng)
+    test_parts = [part[:most_for_testing] for part in test_parts]
     if partition == "feature":
         data = rotate_by_client(rotate_by_client(data, parts), test_parts)
     train = tuple(torch.from_numpy(part).to(data.y.device) for part in parts)
     test = tuple(torch.from_numpy(part).to(data.y.device) for part in test_parts)
-    return Federation(data, train, test)
+    return Federation(data, train, test, owners_of(parts, owners))
+
+
+def split_unseen(data: Dataset, seed: int = 0, *, test_share: float = 0.5, min_images: int = 2) -> Federation:
+    """The people who own none of `data`'s images (data.unseen), each as a client: newcomers, who join at the end.
+
+    Their images are divided as `split` does it, class by class: test_share are for testing, the others to adapt on.
+    min_images: who has fewer is left out. Raises ValueError where the data set has none of such people.
+    """
+    unseen = data.unseen
+    if unseen is None or unseen.owners is None:
+        raise ValueError(f"data={data.name!r} must be one with images of unseen people (x_unseen, in data/README.md)")
+    people = len(owners_with(unseen.owners.cpu().numpy(), min_images))
+    require(people > 0, "min_images", min_images, f"smaller: none of the unseen people of {data.name!r} has so many")
+    return split(unseen, people, NATURAL, seed, test_share=test_share, min_images=min_images)
 
 
 def divide(
@@ -147,12 +182,16 @@ def divide(
     per_client: int | None,
     options: Mapping[str, float],
 ) -> Parts:
-    """Who holds which images of labels y (n,): the partition's law, then at most `per_client` images each."""
+    """Who holds which images of labels y (n,): the partition's law, then at most `per_client` images each.
+
+    For NATURAL, y are the owners' numbers in place of labels.
+    """
     require(clients <= len(y), "clients", clients, f"at most the number of images to divide, {len(y)}")
     if partition == "mixture":  # the one that can meet per_client exactly
         parts = mixture(y, clients, rng, per_client, **options)
     else:
-        parts = PARTITIONS[partition](y, clients, rng, **options)
+        law: Callable[..., Parts] = natural if partition == NATURAL else PARTITIONS[partition]
+        parts = law(y, clients, rng, **options)
     empty = sum(len(part) == 0 for part in parts)
     milder = "use fewer clients, or a milder skew (a larger alpha, share or classes_per_client)"
     require(not empty, "clients", clients, f"such that {partition!r} leaves nobody empty, but {empty} are: {milder}")
@@ -173,6 +212,22 @@ def divide_alike(y: np.ndarray, parts: Parts, first: int, rng: np.random.Generat
         for client, piece in enumerate(split_in_proportion(of_class, held[:, c])):
             pieces[client].append(piece)
     return [rng.permutation(np.concatenate(of_client)) for of_client in pieces]
+
+
+def own_images(owners: np.ndarray, parts: Parts, first: int, rng: np.random.Generator) -> Parts:
+    """The images from number `first` on of those who own `parts`: everybody's own, in random order."""
+    own = []
+    for part in parts:
+        of_owner = first + np.flatnonzero(owners[first:] == owners[part[0]])
+        own.append(rng.permutation(of_owner))
+    return own
+
+
+def owners_of(parts: Parts, owners: np.ndarray | None) -> tuple[int, ...] | None:
+    """The owner of each part; None where nobody owns the images."""
+    if owners is None:
+        return None
+    return tuple(int(owners[part[0]]) for part in parts)
 
 
 def train_test_split_by_class(
@@ -336,6 +391,33 @@ def quantity(y: np.ndarray, clients: int, rng: np.random.Generator, *, sigma: fl
     return [np.concatenate(pair) for pair in zip(first, more, strict=True)]
 
 
+def natural(owners: np.ndarray, clients: int, rng: np.random.Generator, *, min_images: int = 2) -> Parts:
+    """The images of `clients` owners, drawn among those who have at least min_images; in order of their numbers.
+
+    owners: (n,), whose image each is. min_images: >= 1, of the images that are divided: all of an owner's, or those of
+    the training part where the test part is kept apart. (LEAF's `-k`, the minimum number of samples per user.)
+
+    Examples
+    --------
+    >>> owners = np.array([3, 5, 3, 8, 5, 3])  # 8 has one image alone
+    >>> [part.tolist() for part in natural(owners, 2, np.random.default_rng(0))]
+    [[0, 2, 5], [1, 4]]
+    """
+    enough = owners_with(owners, min_images)
+    those = f"the number of owners with min_images={min_images} images or more"
+    require(clients <= len(enough), "clients", clients, f"at most {len(enough)}, {those}")
+    drawn = np.sort(rng.choice(enough, clients, replace=False))
+    return [np.flatnonzero(owners == owner) for owner in drawn]
+
+
+def owners_with(owners: np.ndarray, min_images: int) -> np.ndarray:
+    """The owners of at least min_images of the images that `owners` (n,) tells of, by number."""
+    good = is_number(min_images) and isfinite(min_images) and min_images == int(min_images) and min_images >= 1
+    require(good, "min_images", min_images, "a whole number >= 1")
+    numbers, images = np.unique(owners, return_counts=True)
+    return numbers[images >= min_images]
+
+
 def rotate_by_client(data: Dataset, parts: Parts) -> Dataset:
     """Feature skew: client i's images turned by i mod 4 quarter turns, which moves pixels and blurs none."""
     square = data.x.shape[2] == data.x.shape[3]
@@ -356,8 +438,15 @@ PARTITIONS: dict[str, Callable[..., Parts]] = {
 }
 # A partition's options and their defaults are its keyword arguments.
 OPTIONS: dict[str, dict[str, float]] = {
-    name: inspect.getfullargspec(function).kwonlydefaults or {} for name, function in PARTITIONS.items()
+    name: inspect.getfullargspec(function).kwonlydefaults or {}
+    for name, function in (PARTITIONS | {NATURAL: natural}).items()
 }
+
+
+def partition_names() -> tuple[str, ...]:
+    """What `split` takes for its partition: the names of PARTITIONS, also of those that somebody has added, and
+    "natural", which needs images whose owners are known."""
+    return (*PARTITIONS, NATURAL)
 
 
 def unevenness(counts: np.ndarray, test_counts: np.ndarray | None = None) -> dict[str, float]:
@@ -365,7 +454,7 @@ def unevenness(counts: np.ndarray, test_counts: np.ndarray | None = None) -> dic
     distribution to the whole's, mean over clients, 0 for iid. classes_per_client: mean number of classes present.
     size_skew: Gini coefficient of the clients' sizes, 0 for equal ones, near 1 where one client holds everything. With
     test_counts also unseen_test: the share of all test images that are of a class of which their client has no training
-    image; 0 for what `split` makes.
+    image; 0 for what `split` makes, but for a natural federation with its own test images.
 
     Examples
     --------

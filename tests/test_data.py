@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -370,3 +371,163 @@ def test_without_a_folder_given_it_is_that_of_the_checkout_or_of_the_place(tmp_p
     installed = tmp_path / "site-packages" / "fedecouple_lite" / "data.py"  # no project lies around it
     monkeypatch.setattr(data, "__file__", str(installed))
     assert data.data_folder() == tmp_path / "data"
+
+
+# --- Whose image each is, and people who join at the end ---
+
+W = np.arange(30) // 3 + 4  # owners 4 to 13, three images each: 20 of them in the training part
+THEIRS = {"x_unseen": X[:6] ^ 255, "y_unseen": Y[:6], "w_unseen": np.array([40, 40, 40, 41, 41, 41])}
+NATURAL = {"w_train": W[:20], "w_test": W[20:]} | THEIRS
+
+
+def test_an_npz_may_say_whose_images_they_are_and_hold_those_of_unseen_people(tmp_path):
+    d = load(npz(tmp_path / "notes.npz", **NATURAL))
+    assert torch.equal(d.owners, torch.from_numpy(W)) and d.owners.dtype == torch.int64
+    assert torch.equal(d.unseen.x[:, 0], torch.from_numpy(THEIRS["x_unseen"]))
+    assert torch.equal(d.unseen.y, torch.from_numpy(Y[:6])) and d.unseen.owners.tolist() == [40, 40, 40, 41, 41, 41]
+    assert d.unseen.classes == d.classes and d.unseen.own_test == 0 and d.unseen.unseen is None
+
+
+def test_unseen_peoples_images_are_normalised_as_the_training_images_are(tmp_path):
+    with_them = load(npz(tmp_path / "notes.npz", **NATURAL))
+    without = load(npz(tmp_path / "mine.npz"))
+    assert torch.equal(with_them.mean, without.mean) and torch.equal(with_them.std, without.std)
+    shown = with_them.unseen.images(torch.arange(6))
+    by_hand = (torch.from_numpy(THEIRS["x_unseen"])[:, None].float() - without.mean) / without.std
+    assert torch.equal(shown, by_hand)
+
+
+def test_owners_without_unseen_people_and_unseen_people_without_owners(tmp_path):
+    owned = load(npz(tmp_path / "owned.npz", w_train=W[:20], w_test=W[20:]))
+    joined = load(npz(tmp_path / "joined.npz", **THEIRS))
+    assert owned.unseen is None and len(owned.owners) == 30
+    assert joined.owners is None and len(joined.unseen.y) == 6
+    plain = load(npz(tmp_path / "plain.npz"))
+    assert plain.owners is None and plain.unseen is None
+
+
+@pytest.mark.parametrize("w_test", [None, [], np.array([])])
+def test_an_empty_test_part_needs_no_owners(w_test):
+    d = from_arrays("notes", X, Y, [], [], w_train=W.astype(np.uint8), w_test=w_test)
+    assert d.owners.tolist() == W.tolist() and d.owners.dtype == torch.int64
+
+
+def test_a_class_that_only_unseen_people_have_is_one():
+    d = from_arrays("notes", X, Y, [], [], **THEIRS | {"y_unseen": Y[:6] + 3})
+    assert d.classes == tuple("012345") == d.unseen.classes
+
+
+BAD_OWNERS = {
+    r"w_train \(19,\) must hold one owner for each of the 20 images": {"w_train": W[:19]},
+    r"w_test \(10, 1\) must hold one owner for each of the 10 images": {"w_test": W[20:, None]},
+    r"w_train \(float64\) must be whole numbers": {"w_train": W[:20] / 1},
+    r"w_train \(bool\) must be whole numbers": {"w_train": W[:20] > 8},
+    r"w_test \(<U3\) must be whole numbers >= 0; give each owner a number": {"w_test": np.array(["ada", "bob"] * 5)},
+    r"w_test \(least -1\) must be whole numbers": {"w_test": W[20:] - 11},
+    "w_train holds Python objects": {"w_train": np.array(["ada", "bob"] * 10, object)},
+    "w_test is missing: beside w_train": {"w_test": None},
+    "w_train is missing: beside w_test": {"w_train": None},
+    "w_unseen missing: x_unseen, y_unseen and w_unseen go together": {"w_unseen": None},
+    "x_unseen, y_unseen missing: ": {"x_unseen": None, "y_unseen": None},
+    r"w_unseen \(5,\) must hold one owner for each of the 6 images": {"w_unseen": THEIRS["w_unseen"][:5]},
+    r"w_unseen \(least -2\) must be whole numbers": {"w_unseen": THEIRS["w_unseen"] - 42},
+    "w_unseen holds owner 13 of w_train or w_test": {"w_unseen": np.array([40, 40, 40, 13, 41, 41])},
+    r"x_unseen \(uint8, \(6, 1, 9, 9\)\) must hold images as x_train": {"x_unseen": np.zeros((6, 9, 9), np.uint8)},
+    r"x_unseen \(float32, .*\) must hold images as x_train \(uint8": {"x_unseen": X[:6] / 255},
+    r"x_unseen \(6, 64\) must be \(n, H, W\)": {"x_unseen": np.zeros((6, 64), np.uint8)},
+    r"x_unseen \(6, 8, 8\) and y_unseen \(5,\) must hold one label": {"y_unseen": Y[:5]},
+    r"y_unseen \(least -1\) must be whole numbers": {"y_unseen": Y[:6] - 1},
+    "labels reach 7 with 3 classes": {"y_unseen": Y[:6] * 0 + 7, "classes": np.array(["a", "b", "c"])},
+    "x_unseen .* must hold images": {"x_unseen": X[:0], "y_unseen": Y[:0], "w_unseen": W[:0]},
+}
+
+
+@pytest.mark.parametrize("message", BAD_OWNERS)
+def test_owners_and_unseen_people_that_cannot_be_say_which_array_is_wrong(tmp_path, message):
+    path = npz(tmp_path / "bad.npz", **NATURAL | BAD_OWNERS[message])
+    with pytest.raises(ValueError, match=rf"dataset='.*bad\.npz' cannot be used: .*{message}"):
+        load(path)
+
+
+def test_the_digest_notices_whose_images_they_are_and_every_image_of_unseen_people():
+    def made(**change):
+        return from_arrays("notes", X[:20], Y[:20], X[20:], Y[20:], **NATURAL | change)
+
+    one = made()
+    assert one.digest == made().digest == one.to("cpu", torch.float64).digest
+    other_owner = W[:20].copy()
+    other_owner[7] += 1
+    without = {"x_unseen": None, "y_unseen": None, "w_unseen": None}
+    others = [
+        made(w_train=other_owner),
+        made(w_train=None, w_test=None),
+        made(x_unseen=X[:6]),
+        made(y_unseen=Y[:6][::-1].copy()),
+        made(w_unseen=THEIRS["w_unseen"] + 1),
+        made(**without),
+    ]
+    assert len({one.digest, *(other.digest for other in others)}) == 7
+
+
+def test_the_digest_of_a_set_without_owners_is_what_it_was(digits):
+    """Recorded before there were owners: stored runs are found by it."""
+    plain = from_arrays("plain", X[:20], Y[:20], X[20:], Y[20:])
+    assert (plain.digest, digits.digest) == ("44634ecb0e7340f7", "c73da1a711255292")
+
+
+def test_owners_and_unseen_people_move_to_another_dtype(tmp_path):
+    d = load(npz(tmp_path / "notes.npz", **NATURAL)).to("cpu", torch.float64)
+    assert d.owners.tolist() == W.tolist()
+    assert d.unseen.images(torch.arange(2)).dtype == torch.float64 and d.unseen.owners.dtype == torch.int64
+
+
+def test_real_handwriting_by_a_hundred_people_and_newcomers(real_images):
+    path = real_images / "femnist_writers.npz"
+    if not path.exists():
+        pytest.skip("no handwriting here")
+    d = load(path)
+    assert len(d.classes) == 62 and d.own_test == 1677 and len(d.owners.unique()) == 100
+    assert len(d.unseen.y) == 2402 and len(d.unseen.owners.unique()) == 79
+
+
+def programs(page):
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+
+
+def leaf_folder(folder, users, images, classes=3):
+    """A folder of JSON as LEAF's FEMNIST writes it: for each user images of 784 numbers, 1 for white paper."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    user_data = {}
+    for user in users:
+        x = np.ones((images, 28, 28))
+        x[:, 5:8, 5:8] = rng.integers(0, 256, (images, 3, 3)) / 255
+        user_data[user] = {"x": x.reshape(images, -1).tolist(), "y": (np.arange(images) % classes).tolist()}
+    (folder / "all_data_0.json").write_text(
+        json.dumps({"users": users, "num_samples": [images] * len(users), "user_data": user_data})
+    )
+    return user_data
+
+
+def test_the_programs_of_the_data_folders_page_make_natural_federations(tmp_path, monkeypatch):
+    """From LEAF's FEMNIST, here a folder made up in its form, and from records of one's own."""
+    page = Path(data.__file__).parents[1] / "data" / "README.md"
+    if not page.exists():
+        pytest.skip("no checkout")
+    monkeypatch.chdir(tmp_path)
+    writers = ["f1", "f2", "f3", "f4", "f5", "f6"]
+    written = leaf_folder(tmp_path / "leaf/data/femnist/data/train", writers, 9)
+    leaf_folder(tmp_path / "leaf/data/femnist/data/test", writers, 2)
+    names = {}
+    for block in programs(page):
+        exec(compile(block, page.name, "exec"), names)
+    d = load(tmp_path / "femnist_writers.npz")
+    assert d.in_shape == (1, 28, 28) and len(d.classes) == 62 and d.classes[10] == "A" and d.own_test == 8
+    assert (
+        d.owners.bincount().tolist() == [0, 11, 11, 11, 11] and d.unseen.owners.bincount()[[0, 5]].tolist() == [11] * 2
+    )
+    first = np.array(written["f2"]["x"][0]).reshape(28, 28)
+    assert d.x[0, 0].tolist() == (255 - np.rint(255 * first)).tolist()  # bright ink on 0
+    own = load(tmp_path / "my_records.npz")
+    assert len(own.owners.unique()) == 3 and len(own.unseen.owners.unique()) == 1

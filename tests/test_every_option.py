@@ -25,6 +25,7 @@ OTHER = {
     "classes_per_client": (3, {"partition": "pathological"}),
     "share": (0.4, {"partition": "mixture"}),
     "sigma": (0.6, {"partition": "quantity"}),
+    "min_images": (4, {"dataset": "notes.npz", "partition": "natural"}),
     "clients": (7, {}),
     "test_share": (0.25, {}),
     "per_client": (40, {}),
@@ -65,6 +66,8 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x, y = arrays(60)
     np.savez("mine.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    whose = np.repeat(np.arange(15), [3, 5] * 7 + [4])  # those of three images are no clients at min_images=4
+    np.savez("notes.npz", x_train=x, y_train=y, x_test=x[:0], y_test=y[:0], w_train=whose)
     colour = np.repeat(x[..., None], 3, axis=3)
     np.savez("colour.npz", x_train=colour, y_train=y, x_test=colour[:0], y_test=y[:0])
 
@@ -144,7 +147,7 @@ def test_every_field_of_a_setting_reaches_the_split_or_the_engine(name, engine_c
         keep_test=setting.keep_test,
         **{
             option: getattr(setting, option)
-            for option in ("alpha", "classes_per_client", "share", "sigma")
+            for option in ("alpha", "classes_per_client", "share", "sigma", "min_images")
             if getattr(setting, option) is not None
         },
     )
@@ -169,8 +172,9 @@ def run_call(monkeypatch):
     """What `run` of the command line hands on."""
     seen = {}
 
-    def note(setting, method, seed, out, on_round, label):
+    def note(setting, method, seed, out, on_round, label, checkpoint_every, resume):
         seen.update(setting=setting, method=method, seed=seed, out=out, label=label)
+        seen.update(checkpoint_every=checkpoint_every, resume=resume)
         raise Called
 
     monkeypatch.setattr(experiment, "run", note)
@@ -211,6 +215,13 @@ def test_every_hyper_parameter_is_a_flag(name, run_call, tmp_path):
         words += ["--" + known.replace("_", "-"), OTHER_HYPERS[known]]
     call("run", "--method", name, *words, "--out", tmp_path / "x.json")
     assert run_call["method"] == method and run_call["setting"] == Setting()
+
+
+def test_the_options_of_long_runs_reach_the_run(run_call, tmp_path):
+    call("run", "--out", tmp_path / "x.json")
+    assert (run_call["checkpoint_every"], run_call["resume"]) == (None, False)
+    call("run", "--checkpoint-every", 7, "--resume", "--out", tmp_path / "x.json")
+    assert (run_call["checkpoint_every"], run_call["resume"]) == (7, True)
 
 
 def test_the_options_of_compare_reach_the_comparison(monkeypatch, tmp_path):

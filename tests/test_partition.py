@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedecouple_lite import PARTITIONS, from_arrays, load, split, unevenness
-from fedecouple_lite.partition import dirichlet_shares, split_by_class, split_in_proportion, train_test_split_by_class
+from fedecouple_lite.partition import (
+    dirichlet_shares,
+    split_by_class,
+    split_in_proportion,
+    split_unseen,
+    train_test_split_by_class,
+)
 from fedecouple_lite.studies.experiment import Setting
 
 DIGITS = load("digits")
@@ -444,3 +450,147 @@ def test_of_a_set_with_its_own_test_part_each_client_has_its_share_of_both(per_c
     f = split(kept, 5, "iid", per_client=per_client, test_share=test_share, keep_test=True)
     assert [len(index) for index in f.train] == [train] * 5
     assert [len(index) for index in f.test] == [test] * 5
+
+
+# --- Natural federations: each person a client ---
+
+
+def owned(images=(6, 4, 3, 2, 1), test_images=(2, 0, 1, 3, 0), classes=3, unseen=None):
+    """Made-up images of owners 10, 11, ...: so many of each in the training and in the test part, shuffled."""
+    rng = np.random.default_rng(3)
+    w_train = rng.permutation(np.repeat(10 + np.arange(len(images)), images))
+    w_test = rng.permutation(np.repeat(10 + np.arange(len(test_images)), test_images))
+    n, more = len(w_train), len(w_test)
+    x = rng.integers(0, 255, (n + more, 8, 8), dtype=np.uint8)
+    y = np.arange(n + more) % classes
+    others = {}
+    if unseen is not None:
+        theirs = np.repeat(90 + np.arange(len(unseen)), unseen)
+        their_x = rng.integers(0, 255, (len(theirs), 8, 8), dtype=np.uint8)
+        others = {"x_unseen": their_x, "y_unseen": np.arange(len(theirs)) % classes, "w_unseen": theirs}
+    return from_arrays("owned", x[:n], y[:n], x[n:], y[n:], range(classes), w_train=w_train, w_test=w_test, **others)
+
+
+many_owners = st.lists(st.integers(1, 30), min_size=2, max_size=12)
+
+
+@given(many_owners, st.integers(0, 10**6), st.floats(0, 0.9), st.integers(1, 8), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_natural_client_holds_all_images_of_one_owner_and_no_other(images, seed, test_share, min_images, data):
+    d = owned(images, [0] * len(images))
+    enough = sum(n >= min_images for n in images)
+    if not enough:
+        return
+    clients = data.draw(st.integers(1, enough))
+    f = split(d, clients, "natural", seed, test_share=test_share, min_images=min_images)
+    assert len(f) == clients == len(set(f.owners)) and list(f.owners) == sorted(f.owners)
+    for k, owner in enumerate(f.owners):
+        assert torch.equal(all_of(f, k).sort().values, torch.nonzero(d.owners == owner)[:, 0])
+        assert len(all_of(f, k)) == images[owner - 10] >= min_images
+        assert set(d.y[f.test[k]].tolist()) <= set(d.y[f.train[k]].tolist())
+
+
+def test_as_many_clients_as_owners_are_all_of_them_in_order():
+    assert split(owned(), 5, "natural", 7, min_images=1).owners == (10, 11, 12, 13, 14)
+    assert split(owned(), 4, "natural", 7).owners == (10, 11, 12, 13)  # owner 14 has one image
+
+
+def test_owners_are_drawn_with_the_seed_and_all_are_drawn_alike():
+    d = owned([3] * 10, [0] * 10)
+    drawn = [split(d, 4, "natural", seed).owners for seed in range(200)]
+    assert drawn[:20] == [split(d, 4, "natural", seed).owners for seed in range(20)]
+    counts = np.bincount(np.concatenate(drawn) - 10, minlength=10)
+    assert counts.sum() == 800 and counts.min() > 50 and len(set(drawn)) > 100
+
+
+@pytest.mark.parametrize("clients", [4, 3])
+def test_kept_test_images_are_the_owners_own(clients):
+    d = owned()
+    f = split(d, clients, "natural", 1, keep_test=True)
+    first = len(d.y) - d.own_test
+    for owner, train, test in zip(f.owners, f.train, f.test, strict=True):
+        theirs = torch.nonzero(d.owners == owner)[:, 0]
+        assert torch.equal(train.sort().values, theirs[theirs < first])
+        assert torch.equal(test.sort().values, theirs[theirs >= first])
+    assert {10: 2, 11: 0, 12: 1, 13: 3}[f.owners[-1]] == len(f.test[-1])
+
+
+def test_min_images_counts_the_images_that_are_divided():
+    d = owned()  # with its test part owner 13 has five images, and two to train on
+    assert split(d, 4, "natural", min_images=4, test_share=0).owners == (10, 11, 12, 13)
+    assert split(d, 2, "natural", min_images=4, keep_test=True).owners == (10, 11)
+
+
+def test_per_client_caps_a_natural_client_in_both_parts():
+    d = owned((12, 9, 8), (6, 5, 1))
+    pooled = split(d, 3, "natural", 0, per_client=6, test_share=1 / 3)
+    assert [len(all_of(pooled, k)) for k in range(3)] == [6, 6, 6]
+    kept = split(d, 3, "natural", 0, per_client=6, test_share=1 / 3, keep_test=True)
+    assert [len(index) for index in kept.train] == [4, 4, 4] and [len(index) for index in kept.test] == [2, 2, 1]
+    for owner, index in zip(kept.owners, kept.test, strict=True):
+        assert (d.owners[index] == owner).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clients": 5}, "clients=5 must be at most 4, the number of owners with min_images=2 images or more"),
+        ({"clients": 2, "min_images": 9}, "clients=2 must be at most 0, the number of owners with min_images=9"),
+        ({"min_images": 0}, "min_images=0 must be a whole number >= 1"),
+        ({"min_images": 1.5}, "min_images=1.5 must be a whole number >= 1"),
+        ({"min_images": float("nan")}, "min_images=nan must be a whole number >= 1"),
+        ({"min_images": True}, "min_images=True must be a number"),
+        ({"alpha": 0.3}, "alpha=0.3 must be known to partition='natural', which takes: min_images"),
+        ({"partition": "iid", "min_images": 2}, "min_images=2 must be known to partition='iid'"),
+        ({"partition": "naturel"}, "partition='naturel' is unknown; did you mean 'natural'"),
+    ],
+)
+def test_a_natural_split_that_cannot_be_made_says_what_to_change(options, message):
+    with pytest.raises(ValueError, match=message):
+        split(owned(), **{"clients": 3, "partition": "natural"} | options)
+
+
+def test_a_set_without_owners_cannot_be_a_natural_federation():
+    with pytest.raises(ValueError, match="partition='natural' must be another for data='digits', which does not say"):
+        split(DIGITS, 3, "natural")
+    with pytest.raises(ValueError, match="data='digits' must be one with images of unseen people"):
+        split_unseen(DIGITS)
+
+
+def test_other_partitions_do_not_look_at_owners():
+    d = owned()
+    without = replace(d, owners=None)
+    a, b = split(d, 3, "iid", 2), split(without, 3, "iid", 2)
+    assert a.owners is None
+    assert all(torch.equal(x, y) for x, y in zip((*a.train, *a.test), (*b.train, *b.test), strict=True))
+
+
+def test_a_natural_federation_keeps_its_owners_for_validation_and_in_another_dtype():
+    f = split(owned(), 3, "natural", 1)
+    assert f.validation().owners == f.to(dtype=torch.float64).owners == f.owners
+
+
+def test_unseen_people_are_a_federation_of_newcomers():
+    d = owned(unseen=(8, 1, 6))
+    f = split_unseen(d, seed=4, test_share=0.5)
+    assert f.owners == (90, 92) and f.data is d.unseen  # 91 has one image
+    assert [len(all_of(f, k)) for k in range(2)] == [8, 6]
+    for k in range(2):
+        counts, test = counts_of(f)[k], f.label_counts("test")[k]
+        assert np.abs(test - counts / 2).max() <= 1 and (counts > test)[counts > 0].all()
+    assert split_unseen(d, seed=4).digest == f.digest != split_unseen(d, seed=5).digest
+    assert split_unseen(d, min_images=1).owners == (90, 91, 92)
+    with pytest.raises(ValueError, match="min_images=9 must be smaller: none of the unseen people of 'owned'"):
+        split_unseen(d, min_images=9)
+
+
+def test_real_writers_are_clients_and_real_newcomers_join(real_images):
+    path = real_images / "femnist_writers.npz"
+    if not path.exists():
+        pytest.skip("no handwriting here")
+    d = load(path)
+    f = split(d, 100, "natural", keep_test=True)
+    assert f.owners == tuple(range(100)) and sum(len(index) for index in f.train) == 14561
+    assert sum(len(index) for index in f.test) == 1677
+    newcomers = split_unseen(d)
+    assert len(newcomers) == 78 and set(newcomers.owners) <= set(range(100, 179))  # one has a single image

@@ -26,7 +26,7 @@ from ..files import check_writable, write_whole
 from ..hyper import hypers
 from ..methods import FedAvg
 from ..models import NETS, DecoupledNet, net_for
-from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
+from ..partition import OPTIONS, PARTITIONS, Federation, partition_names, split, unevenness
 from ..phases import Train
 from .fingerprints import code_digest, library_digest
 
@@ -74,11 +74,12 @@ class Setting:
     """What all methods of a comparison share. Its fields are also the command line's flags."""
 
     dataset: str = flag("digits", ", ".join(DATASETS) + " or a path.npz")
-    partition: str = flag("dirichlet", ", ".join(PARTITIONS))
+    partition: str = flag("dirichlet", ", ".join(partition_names()))
     alpha: float | None = flag(None, "dirichlet: concentration, small is skewed (0.3 where not given)")
     classes_per_client: int | None = flag(None, "pathological: classes a client holds (2)")
     share: float | None = flag(None, "mixture: share of a client's images spread over all classes (0.2)")
     sigma: float | None = flag(None, "quantity: spread of the log sizes (1)")
+    min_images: int | None = flag(None, "natural: an owner with fewer images is no client (2)")
     clients: int = flag(20, "number of clients")
     test_share: float = flag(0.5, "share of each client's images kept for testing")
     per_client: int | None = flag(None, "at most so many images a client, test ones included")
