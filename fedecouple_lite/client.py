@@ -242,6 +242,14 @@ def momentum_step(
     torch._foreach_add_(weights, velocities, alpha=-lr)
 
 
+def first_not_finite(tensors: Tensors) -> str | None:
+    """The name of the first tensor that holds NaN or an infinite number, if there is one."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
+
+
 @torch.no_grad()
 def forward(function: Callable[[Tensors, Tensor], Tensor], tensors: Tensors, x: Tensor) -> Tensor:
     """function(tensors, x) chunk by chunk, without gradients."""

@@ -21,9 +21,26 @@ import torch
 from torch import Tensor
 
 from .augment import AUGMENTATIONS
-from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, run_phases
+from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, first_not_finite, run_phases
 from .data import Dataset
 from .errors import SEED, is_number, is_seed, is_whole_number, nearest, require
+from .faults import (
+    ARRIVED,
+    REFUSED,
+    Fault,
+    Form,
+    Outcome,
+    after_training,
+    arrived,
+    before_training,
+    check_faults,
+    check_outcomes,
+    error_in,
+    form_of_upload,
+    kept,
+    report,
+    unlike,
+)
 from .hyper import hypers
 from .methods import FedAvg
 from .metrics import over_clients
@@ -32,7 +49,8 @@ from .partition import Federation
 from .stacked import CannotStack, stack_rounds
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, nbytes
 
-COHORT, TRAIN, PREDICT, AUGMENT = 1, 2, 3, 4  # what a stream of random numbers is for; 0 is the split's
+# What a stream of random numbers is for; 0 is the split's, 5 that of faults, 6 that of newcomers.
+COHORT, TRAIN, PREDICT, AUGMENT = 1, 2, 3, 4
 BACKENDS = ("auto", "loop", "threads", "vmap")
 # Clients trained at once by "vmap", by device; fixed, so that results do not depend on the number of cores.
 MAX_STACK = {"cpu": 10, "cuda": 128}
@@ -50,9 +68,13 @@ class Origin:
 
     @classmethod
     def of(cls, method: FedAvg, net: DecoupledNet, federation: Federation) -> Origin:
+        return cls(cls.name_of(method), net.structure, federation.digest, str(federation.data.mean.dtype))
+
+    @staticmethod
+    def name_of(method: FedAvg) -> str:
+        """The method's class, with the module that it is in."""
         kind = type(method)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        return cls(name, net.structure, federation.digest, str(federation.data.mean.dtype))
+        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +83,9 @@ class State:
 
     A record is a dictionary: round; of this round's training loss (mean over clients), steps (gradient steps of all
     clients), upload_bytes and download_bytes (of one client, on average) and seconds; and the accuracies that
-    `evaluate` explains. Between evaluations the last record is an earlier round's, or there is none yet.
+    `evaluate` explains. Between evaluations the last record is an earlier round's, or there is none yet. Where `rounds`
+    is given faults or min_uploads, a record has "faults", too: which clients were away, lost and late in its round, and
+    why others were refused (`faults.report`).
 
     joined: the clients that have taken part in a round. origin: what the state belongs to; None where that is not
     known, as with a state made by hand, and then it is not checked.
@@ -96,6 +120,8 @@ def rounds(
     eval_every: int = 1,
     augment: str | None = None,
     state: State | None = None,
+    faults: Sequence[Fault] = (),
+    min_uploads: int | None = None,
 ) -> Iterator[State]:
     """Train until `rounds` rounds are done in all, yielding the State after each; `state` is where to go on.
 
@@ -107,8 +133,13 @@ def rounds(
     four pixels and flipped at random. backend: "auto" is "vmap" or "threads", and falls back to threads where "vmap"
     cannot compute the same. A client without training images keeps what it has and uploads nothing.
 
-    Raises ValueError for an argument outside its range or a `state` of another method, net or federation;
-    FloatingPointError where a client's loss or weights are not finite.
+    faults: what goes wrong with clients, such as [DropBefore(0.1)] (see `faults`). min_uploads: None stops at the first
+    client whose training raises an error or leaves something unsound; a number, at most the cohort's size, goes on with
+    the others for as long as so many of their uploads arrive, and the records say who failed and why.
+
+    Raises ValueError for an argument outside its range, a `state` of another method, net or federation, or an upload
+    that is not of the method's form; FloatingPointError where the loss or weights of a client, or the server's next
+    tensors, are not finite; faults.TooFewUploads where fewer than min_uploads have arrived.
 
     Examples
     --------
@@ -125,24 +156,37 @@ def rounds(
     3
     """
     check_arguments(net, federation, rounds, seed, participation, eval_every, augment)
+    check_faults(faults, min_uploads, len(federation), cohort_size(federation, participation))
     check_origin(state, method, net, federation)
     rounds, seed = int(rounds), int(seed)  # where NumPy's were given
     backends: Sequence[str] = backends_for(backend, federation.data)
     if state is None:
         state = start(method, net, federation, seed)
     pool = Pool(net, threads_for(backends, federation.data))
+    forms = Forms(method, net, federation)
+    tolerant = min_uploads is not None
     try:
         while state.round < rounds:
             began = perf_counter()
             t = state.round + 1
             cohort = draw_cohort(federation, participation, seed, t)
-            results, backends = train_cohort(method, federation, state, cohort, seed, backends, augment, pool)
-            check_finite(method, results, t)
-            server = aggregate(method, net, federation, state.server, results)
-            state = next_state(state, server, results)
+            absent = before_training(faults, seed, t, cohort)
+            present = [k for k in cohort if k not in absent]
+            trained, backends = train_cohort(
+                method, federation, state, present, seed, backends, augment, pool, tolerant
+            )
+            outcomes = absent | after_training(faults, seed, t, trained)
+            outcomes = inspect(method, state, outcomes, forms)
+            check_outcomes(method, outcomes, min_uploads, t)
+            server = aggregate(method, net, federation, state.server, arrived(outcomes))
+            check_server(method, server, t)
+            state = next_state(state, server, kept(outcomes))
             if t % eval_every == 0 or t == rounds:
-                costs = cost_of_round(method, server, results) | {"seconds": perf_counter() - began}  # of training
+                costs = cost_of_round(method, server, kept(outcomes))
+                costs["seconds"] = perf_counter() - began  # of training
                 record = {"round": t} | costs | evaluate(method, federation, state, seed, pool)
+                if faults or tolerant:
+                    record["faults"] = report(outcomes)
                 state = replace(state, records=(*state.records, record))
             yield state
     finally:
@@ -193,10 +237,14 @@ def check_origin(state: State | None, method: FedAvg, net: DecoupledNet, federat
 def draw_cohort(federation: Federation, participation: float, seed: int, t: int) -> list[int]:
     """The clients that take part in round t, in order: a share of them, at least one, drawn anew in every round. Of
     these, the ones without training images do not take part."""
-    clients = len(federation)
-    size = max(1, round(participation * clients))
-    order = np.random.default_rng([seed, COHORT, t]).permutation(clients)
+    size = cohort_size(federation, participation)
+    order = np.random.default_rng([seed, COHORT, t]).permutation(len(federation))
     return sorted(k for k in order[:size].tolist() if len(federation.train[k]))
+
+
+def cohort_size(federation: Federation, participation: float) -> int:
+    """How many clients are drawn for a round: this share of them, at least one."""
+    return max(1, round(participation * len(federation)))
 
 
 def train_cohort(
@@ -208,26 +256,68 @@ def train_cohort(
     backends: Sequence[str],
     augment: str | None,
     pool: Pool,
-) -> tuple[dict[int, ClientResult], Sequence[str]]:
-    """One round of every client of the cohort: its result by client number, in order; and the backends to go on with.
+    tolerant: bool,
+) -> tuple[dict[int, Outcome], Sequence[str]]:
+    """One round of every client of the cohort: what became of it, by client number; and the backends to go on with.
 
-    backends: those to try, the best first; one that cannot compute this method and net leaves it to the next.
+    backends: those to try, the best first; one that cannot compute this method and net leaves it to the next. tolerant:
+    a client whose code raises an error is refused, and the others go on; where off, the error is raised.
     """
     backend, *others = backends
     most = MAX_STACK.get(federation.data.y.device.type, 1) if backend == "vmap" else 1
     stacks = stacks_of(federation, cohort, most)
-    task = partial(train_stack, method, federation, state, seed, augment, pool.stop)
+    train = partial(train_stack, method, federation, state, seed, augment, pool.stop)
+    task = partial(train_around_failures if tolerant else train_all, train)
     try:
         parts = pool.map(task, stacks)
     except CannotStack:
         if not others:
             raise
         pool.reopen()
-        return train_cohort(method, federation, state, cohort, seed, others, augment, pool)
-    results = {}
+        return train_cohort(method, federation, state, cohort, seed, others, augment, pool, tolerant)
+    outcomes = {}
     for part in parts:
-        results.update(part)
-    return dict(sorted(results.items())), backends
+        outcomes.update(part)
+    return outcomes, backends
+
+
+# A stack's round: (net, client numbers) -> a result for each.
+TrainStack = Callable[[DecoupledNet, Sequence[int]], dict[int, ClientResult]]
+
+
+def train_all(train: TrainStack, net: DecoupledNet, stack: Sequence[int]) -> dict[int, Outcome]:
+    """What became of the clients of a stack, where all of them get to the end."""
+    return {k: Outcome(ARRIVED, result) for k, result in train(net, stack).items()}
+
+
+def train_around_failures(train: TrainStack, net: DecoupledNet, stack: Sequence[int]) -> dict[int, Outcome]:
+    """What became of the clients of a stack, some of whom may raise an error: those are refused, and the others are
+    trained as if they had not been there."""
+    try:
+        return train_all(train, net, stack)
+    except Stopped:  # the whole run is being given up
+        raise
+    except CannotStack as error:
+        if error.__cause__ is None:  # there is a cause where an error was raised, maybe in one client's code
+            raise
+        in_stack: Exception = error
+    except Exception as error:
+        if len(stack) == 1:
+            return {stack[0]: Outcome(REFUSED, error=error)}
+        in_stack = error
+
+    # A stack does not say whose error it was: each client by itself does.
+    refused: dict[int, Outcome] = {}
+    for k in stack:
+        (outcome,) = train_around_failures(train, net, [k]).values()
+        if outcome.fate == REFUSED:
+            refused[k] = outcome
+    if not refused:
+        raise in_stack
+    others = [k for k in stack if k not in refused]
+    if not others:
+        return refused
+    return refused | train_around_failures(train, net, others)
 
 
 def train_stack(
@@ -275,25 +365,50 @@ def next_state(state: State, server: Tensors, results: Mapping[int, ClientResult
     )
 
 
-def check_finite(method: FedAvg, results: Mapping[int, ClientResult], t: int) -> None:
-    """Raise FloatingPointError naming the first client whose loss, or one of whose tensors, is NaN or infinite."""
-    for k, result in results.items():
-        where = f"{type(method).__name__}, client {k}, round {t}"
-        advice = f"try an lr below {method.lr}"
-        loss = float(result.loss)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"{where}: the loss is {loss}; {advice}")
-        name = first_not_finite({**result.client, **result.upload})
-        if name is not None:
-            raise FloatingPointError(f"{where}: {name} is no longer finite; {advice}")
+class Forms:
+    """What the uploads of a run must look like, by the method's own word: a client's round without a step of training.
+
+    The method is asked once, and again for an upload that looks otherwise: one of a user's own may have other uploads
+    for other clients or in later rounds.
+    """
+
+    def __init__(self, method: FedAvg, net: DecoupledNet, federation: Federation):
+        self.method = method
+        self.net = net
+        self.federation = federation
+        self.known: Form | None = None
+
+    def difference(self, state: State, k: int, upload: Tensors) -> str | None:
+        """In what client k's upload in the round after `state` is not of its form, in words; None where it is."""
+        if self.known is None or unlike(upload, self.known) is not None:
+            self.known = self.of_client(state, k)
+        return unlike(upload, self.known)
+
+    def of_client(self, state: State, k: int) -> Form:
+        """The form of client k's upload in the round after `state`."""
+        data = local_data(self.federation, self.method, k, [0], threading.Event())  # of which no batch is drawn
+        download = self.method.send(state.server, k)
+        return form_of_upload(self.method, self.net, client_of(self.method, state, k, download), download, data)
 
 
-def first_not_finite(tensors: Tensors) -> str | None:
-    """The name of the first tensor that holds NaN or an infinite number, if there is one."""
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            return name
-    return None
+def inspect(method: FedAvg, state: State, outcomes: Mapping[int, Outcome], forms: Forms) -> dict[int, Outcome]:
+    """The outcomes of the round after `state`, in order of clients: who left something unsound is refused."""
+    inspected = {}
+    for k, outcome in sorted(outcomes.items()):
+        difference = None
+        if outcome.fate == ARRIVED and outcome.result is not None:
+            difference = forms.difference(state, k, outcome.result.upload)
+        error = error_in(method, state.round + 1, k, outcome, difference)
+        inspected[k] = outcome if error is None else Outcome(REFUSED, error=error)
+    return inspected
+
+
+def check_server(method: FedAvg, server: Tensors, t: int) -> None:
+    """Raise FloatingPointError where the server's next tensors are not finite, though all uploads were."""
+    name = first_not_finite(server)
+    if name is not None:
+        where = f"{type(method).__name__}, round {t}"
+        raise FloatingPointError(f"{where}: after aggregating, the server's {name} is no longer finite")
 
 
 def aggregate(

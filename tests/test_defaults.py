@@ -105,6 +105,7 @@ def test_settings():
         "classes_per_client": None,
         "share": None,
         "sigma": None,
+        "min_images": None,
         "clients": 20,
         "test_share": 0.5,
         "per_client": None,
@@ -124,7 +125,14 @@ def test_settings():
 # What functions take where a caller says nothing; methods, settings and presets have tables of their own.
 OF_FUNCTIONS = {
     client.LocalData: {"draw_views": None},
-    data.from_arrays: {"classes": None},
+    data.from_arrays: {
+        "classes": None,
+        "w_train": None,
+        "w_test": None,
+        "x_unseen": None,
+        "y_unseen": None,
+        "w_unseen": None,
+    },
     data.Dataset.to: {"device": "cpu", "dtype": torch.float32},
     engine.start: {"seed": 0},
     engine.rounds: {
@@ -134,6 +142,8 @@ OF_FUNCTIONS = {
         "eval_every": 1,
         "augment": None,
         "state": None,
+        "faults": (),
+        "min_uploads": None,
     },
     hyper.hyper: {"low": 0, "high": inf, "choices": (), "tries": ()},
     losses.distillation: {"temperature": 1.0},
@@ -148,6 +158,7 @@ OF_FUNCTIONS = {
         "per_client": None,
         "keep_test": False,
     },
+    partition.split_unseen: {"seed": 0, "test_share": 0.5, "min_images": 2},
     partition.Federation.label_counts: {"part": "train"},
     partition.Federation.validation: {"share": 0.4},
     phases.Train: {"on_features": False, "lr": None},
@@ -216,6 +227,7 @@ def test_partitions_options():
         "quantity": {"sigma": 1.0},
         "iid": {},
         "feature": {},
+        "natural": {"min_images": 2},
     }
 
 
