@@ -9,11 +9,11 @@ Prints a table and writes data/results/speed/gpu.csv. Figures are valid for the 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from speed import Row, images, machine, report, seconds_of_rounds
+from speed import Row, images, machine, report, seconds_of_rounds, write_table
 
 from fedecouple_lite import Dataset, DecoupledNet, make, net_for, split
 
@@ -65,13 +65,11 @@ def measure(size: int, channels: int, device: str, clients: int, count: int, rep
     }
 
 
-def main(device: str, clients: Sequence[int], count: int, repeats: int) -> list[Row]:
-    """One row per net and number of clients."""
-    rows = []
-    for size, channels in ((32, 3), (28, 1)):
-        for number in clients:
-            rows.append(measure(size, channels, device, number, count, repeats))
-    return rows
+def main(device: str, clients: Sequence[int], count: int, repeats: int) -> Iterator[Row]:
+    """One row per number of clients and net, the cheapest first."""
+    for number in clients:
+        for size, channels in ((28, 1), (32, 3)):
+            yield measure(size, channels, device, number, count, repeats)
 
 
 if __name__ == "__main__":
@@ -83,5 +81,10 @@ if __name__ == "__main__":
     given = parser.parse_args()
     name = torch.cuda.get_device_name() if given.device.startswith("cuda") else "CPU"
     print(machine(), name, sep="; ")
-    rows = main(given.device, given.clients, given.images, given.repeats)
-    report("gpu", [{**row, "device": name} for row in rows])
+    command = f"python benchmarks/gpu.py --images {given.images} --repeats {given.repeats}"
+    rows = []
+    for row in main(given.device, given.clients, given.images, given.repeats):
+        print(row, flush=True)
+        rows.append({**row, "device": name})
+        write_table("gpu", rows, command)  # after every row: a machine may be lent for less time than all take
+    report("gpu", rows, command)

@@ -74,6 +74,13 @@ def speed() -> str:
     return markdown(shown)
 
 
+def gpu() -> str:
+    """Seconds of a round on one GPU, client by client and in stacks."""
+    rows = pd.read_csv(RESULTS / "speed" / "gpu.csv", comment="#")
+    shown = rows.drop(columns=["device", "share of bare throughput"])
+    return markdown(shown)
+
+
 def demo() -> str:
     """What `make demo` prints, without what it says of chance."""
     shown = as_table(pd.read_csv(RESULTS / "demo" / "demo.csv"))
@@ -82,9 +89,12 @@ def demo() -> str:
 
 def filled(page: str) -> str:
     """`page` with those of the tables that it has markers for, as they must be."""
-    for marker, table in (("ablations", ablations), ("convergence", convergence), ("speed", speed), ("demo", demo)):
+    for marker, table in TABLES.items():
         page = put(marker, table(), page)
     return page
+
+
+TABLES = {"ablations": ablations, "convergence": convergence, "speed": speed, "gpu": gpu, "demo": demo}  # by marker
 
 
 if __name__ == "__main__":

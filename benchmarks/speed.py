@@ -52,13 +52,17 @@ def processor() -> str:
     return platform.machine()
 
 
-def report(name: str, rows: Sequence[Row]) -> None:
-    """Print a table and write it as CSV, the machine in its first line."""
-    table = pd.DataFrame(rows)
+def report(name: str, rows: Sequence[Row], command: str = "python benchmarks/speed.py") -> None:
+    """Print a table and write it as CSV, machine and command in its first line."""
+    write_table(name, rows, command)
+    print(f"\n{name}\n{pd.DataFrame(rows).to_string(index=False)}", flush=True)
+
+
+def write_table(name: str, rows: Sequence[Row], command: str) -> None:
+    """The CSV file alone."""
     TABLES.mkdir(parents=True, exist_ok=True)
-    head = f"# {machine()}; python benchmarks/speed.py\n"
-    (TABLES / f"{name}.csv").write_text(head + table.to_csv(index=False))
-    print(f"\n{name}\n{table.to_string(index=False)}", flush=True)
+    head = f"# {machine()}; {command}\n"
+    (TABLES / f"{name}.csv").write_text(head + pd.DataFrame(rows).to_csv(index=False))
 
 
 def images(size: int, channels: int, n: int, seed: int = 0) -> Dataset:

@@ -31,5 +31,5 @@ def test_the_bare_loop_computes_what_the_engine_computes(net, local, name, own):
 def test_the_gpu_script_runs_on_a_cpu():
     import gpu
 
-    rows = gpu.main("cpu", [3], 12, 1)
-    assert [row["net"] for row in rows] == ["cnn32", "cnn28"] and all(row["vmap s"] > 0 for row in rows)
+    rows = list(gpu.main("cpu", [3], 12, 1))
+    assert [row["net"] for row in rows] == ["cnn28", "cnn32"] and all(row["vmap s"] > 0 for row in rows)

@@ -452,3 +452,17 @@ def test_features_are_computed_anew_after_a_part_of_the_extractor_has_moved(net,
             means, _ = class_means(net.features(weights, x), y, 10)
             assert torch.allclose(client[name], means, atol=1e-5)
         assert not torch.allclose(client["means.before"], client["means.after"], atol=1e-3)
+
+
+def test_cudnn_is_told_to_compute_the_same_every_time_while_clients_train_and_only_then(net, federation):
+    seen = []
+
+    class Watching(FedAvg):
+        def loss(self, net, client, download, x, y):
+            seen.append(torch.backends.cudnn.deterministic)
+            return super().loss(net, client, download, x, y)
+
+    assert torch.backends.cudnn.deterministic is False
+    for _ in rounds(Watching(epochs=1), net, federation, rounds=2, backend="loop"):
+        assert torch.backends.cudnn.deterministic is False
+    assert seen and all(seen)
