@@ -6,19 +6,21 @@ import inspect
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
 
 import pandas as pd
 import typer
 from tqdm import tqdm
 
 from . import engine
+from .checkpoint import CheckpointWarning, checkpoints_of
 from .data import data_folder, load
 from .engine import State
 from .errors import closest
@@ -27,7 +29,7 @@ from .hyper import hypers
 from .methods import METHODS, FedAvg, make
 from .studies import experiment
 from .studies.benchmark import PRESETS, Preset, check_preset, flag_of, length, length_of, measure
-from .studies.experiment import Run, Setting
+from .studies.experiment import Progress, Run, Setting
 from .studies.features import Space, UmapProcess, feature_space, umap_or_pca
 from .studies.tables import as_text, leaderboard, margins, table
 
@@ -97,10 +99,11 @@ def with_exit_code(function: Command) -> Command:
 
     def run_guarded(**values: Any) -> None:
         try:
-            with terminated_as_interrupted():
+            with terminated_as_interrupted(), warnings_in_words():
                 function(**values)
         except KeyboardInterrupt as interrupt:
-            typer.echo("\nInterrupted; what is finished is kept, and the same command goes on from there.", err=True)
+            what_next = str(interrupt) or "the same command goes on from there"
+            typer.echo(f"\nInterrupted; what is finished is kept, and {what_next}.", err=True)
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
         except FloatingPointError as error:  # the run failed
             typer.echo(f"Error: {error}", err=True)
@@ -131,6 +134,30 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """While this lasts, a CheckpointWarning is one line for the user, not a line of code with its number."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_in_words(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, CheckpointWarning):
+                typer.echo(f"Note: {message}", err=True)
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_in_words
+        warnings.simplefilter("always", CheckpointWarning)
+        yield
 
 
 def parse_hypers(words: Sequence[str], known: Sequence[str] = ()) -> dict[str, str]:
@@ -195,12 +222,13 @@ def compare_and_print(
     """All methods with seeds 0, 1, ... under a progress bar, then their table. Returns the runs, and each one's last
     state by (label, seed): None where the run was there already."""
     states: dict[tuple[str, int], State | None] = {}
+    progress = Progress()
     runs_of_each = seeds * (trials + 1 if trials > 1 else 1)
     with progress_bar(len(methods) * runs_of_each * setting.rounds) as bar:
 
         def on_round(label: str, seed: int, state: State | None) -> None:
             bar.set_description(f"{label}, seed {seed}", refresh=False)
-            bar.update(setting.rounds if state is None else 1)
+            bar.update(progress.rounds_since((label, seed), state, setting.rounds))
             states[label, seed] = state
 
         results = experiment.compare(setting, methods, range(seeds), folder, on_round, trials, fixed, budget)
@@ -213,22 +241,53 @@ def compare_and_print(
 
 @command
 def run(
-    context: typer.Context, setting: Setting, method: str = "fedecouple", seed: int = 0, out: Path | None = None
+    context: typer.Context,
+    setting: Setting,
+    method: str = "fedecouple",
+    seed: int = 0,
+    out: Path | None = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="rounds between checkpoints, beside OUT")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest checkpoint, if there is one")] = False,
 ) -> None:
-    """Train one method; write settings, versions and each round's metrics to a JSON file."""
+    """Train one method; write settings, versions and each round's metrics to a JSON file. With --checkpoint-every, or
+    --resume, an interrupted run can be resumed: its end is the same, to the bit."""
     methods, _ = make_all(method, context.args, flags_of(context, method))
     chosen = methods[method]
     if out is None:
         of_setting = f"{method}-{Path(setting.dataset).stem}-{setting.partition}-{seed}"
         out = Path("runs") / f"{of_setting}-{experiment.digest(setting, chosen, seed)}.json"
+    say_how_it_begins(setting, chosen, seed, out, resume)
+    progress = Progress()
     with progress_bar(setting.rounds) as bar:
 
         def on_round(state: State) -> None:
-            bar.update()
+            bar.update(progress.rounds_since(out, state, setting.rounds))
 
-        result = experiment.run(setting, chosen, seed, out, on_round, method)
+        try:
+            result = experiment.run(setting, chosen, seed, out, on_round, method, checkpoint_every, resume)
+        except KeyboardInterrupt as interrupt:
+            has_checkpoints = resume or checkpoint_every is not None
+            what_next = "the same command with --resume goes on from there" if has_checkpoints else f"is in {out}"
+            raise type(interrupt)(what_next) from None
     print(as_text([result]))
     print(f"Every round is in {out}")
+
+
+def say_how_it_begins(setting: Setting, method: FedAvg, seed: int, out: Path, resume: bool) -> None:
+    """One line where a user may not expect it: a run that was interrupted is there and not resumed, or one is to be
+    resumed that is not there, or has finished."""
+    left = list(checkpoints_of(out).values())
+    message = ""
+    if resume:
+        finished = experiment.finished_run(out)
+        if finished is not None and finished["digest"] == experiment.digest(setting, method, seed):
+            message = "This run has finished already."
+        elif not left:
+            message = f"There is no checkpoint beside {out}: the run begins anew."
+    elif left:
+        message = f"{left[0]} is left of a run that was interrupted; --resume would go on. This run begins anew."
+    if message:
+        typer.echo(message, err=True)
 
 
 @command
@@ -373,10 +432,11 @@ def benchmark(
     check_preset(chosen)
     folder = out / preset
     check_writable(folder / "table.csv")
+    progress = Progress()
     with progress_bar(length(chosen)) as bar:
 
         def on_round(label: str, seed: int, state: State | None) -> None:
-            bar.update(length_of(chosen, label) if state is None else 1)
+            bar.update(progress.rounds_since((label, seed), state, length_of(chosen, label)))
 
         def on_cell(dataset: str, partition: str, problem: str) -> None:
             bar.set_description(f"{dataset}, {partition}", refresh=False)

@@ -89,7 +89,8 @@ class State:
     why others were refused (`faults.report`).
 
     joined: the clients that have taken part in a round. origin: what the state belongs to; None where that is not
-    known, as with a state made by hand, and then it is not checked.
+    known, as with a state made by hand, and then it is not checked. backend: the one that trained the last round; None
+    before the first.
     """
 
     round: int
@@ -98,6 +99,7 @@ class State:
     records: tuple[dict[str, Any], ...] = ()
     joined: frozenset[int] = frozenset()
     origin: Origin | None = None
+    backend: str | None = None
 
 
 def start(method: FedAvg, net: DecoupledNet, federation: Federation, seed: int = 0) -> State:
@@ -163,6 +165,8 @@ def rounds(
     backends: Sequence[str] = backends_for(backend, federation.data)
     if state is None:
         state = start(method, net, federation, seed)
+    if state.backend in backends:  # one before it could not compute an earlier round: it is not tried again
+        backends = backends[backends.index(state.backend) :]
     pool = Pool(net, threads_for(backends, federation.data))
     forms = Forms(method, net, federation)
     tolerant = min_uploads is not None
@@ -181,7 +185,7 @@ def rounds(
             check_outcomes(method, outcomes, min_uploads, t)
             server = aggregate(method, net, federation, state.server, arrived(outcomes))
             check_server(method, server, t)
-            state = next_state(state, server, kept(outcomes))
+            state = replace(next_state(state, server, kept(outcomes)), backend=backends[0])
             if t % eval_every == 0 or t == rounds:
                 costs = cost_of_round(method, server, kept(outcomes))
                 costs["seconds"] = perf_counter() - began  # of training

@@ -26,9 +26,9 @@ Examples
 >>> faults = [DropBefore(0.2), Broken(clients=[5], how="nan")]
 >>> state = next(rounds(make("fedrep", epochs=1), net, federation, rounds=1, faults=faults, min_uploads=2))
 >>> report = state.records[-1]["faults"]
->>> report["refused"]
-{5: 'FloatingPointError: FedRep, client 5, round 1: extractor.0.weight is no longer finite; try an lr below 0.1'}
->>> sorted(state.joined | set(report["away"]) | report["refused"].keys())
+>>> report["refused"], report["why"]
+([5], ['FloatingPointError: FedRep, client 5, round 1: extractor.0.weight is no longer finite; try an lr below 0.1'])
+>>> sorted(state.joined | set(report["away"]) | set(report["refused"]))
 [0, 1, 2, 3, 4, 5]
 """
 
@@ -52,6 +52,7 @@ from .tensors import Tensors
 
 FAULT = 5  # what a stream of random numbers is for, beside the engine's purposes
 ARRIVED, AWAY, LOST, LATE, REFUSED = "arrived", "away", "lost", "late", "refused"
+WHY = "why"  # why those that were refused were, in a record
 HOW = ("raises", "nan", "shape", "missing", "extra", "dtype")
 
 
@@ -363,14 +364,15 @@ def with_fate(outcomes: Mapping[int, Outcome], fates: Iterable[str]) -> dict[int
 
 
 def report(outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
-    """What a record says of a round's faults: who was away, lost and late, and why others were refused."""
+    """What a record says of a round's faults: who was away, lost, late and refused, and "why", a reason for each of the
+    refused. Lists, which are the same when they have been written as JSON and read back."""
     told: dict[str, Any] = {}
-    for fate in (AWAY, LOST, LATE):
+    for fate in (AWAY, LOST, LATE, REFUSED):
         told[fate] = [k for k, outcome in outcomes.items() if outcome.fate == fate]
-    told[REFUSED] = {}
-    for k, outcome in outcomes.items():
-        if outcome.error is not None:
-            told[REFUSED][k] = f"{type(outcome.error).__name__}: {outcome.error}"
+    told[WHY] = []
+    for k in told[REFUSED]:
+        error = outcomes[k].error
+        told[WHY].append(f"{type(error).__name__}: {error}")
     return told
 
 
@@ -380,7 +382,7 @@ def in_words(told: Mapping[str, Any]) -> str:
     for fate in (AWAY, LOST, LATE):
         if told[fate]:
             words += f"; {fate}: {', '.join(str(k) for k in told[fate])}"
-    for k, reason in told[REFUSED].items():
+    for k, reason in zip(told[REFUSED], told[WHY], strict=True):
         words += f"; client {k} refused ({reason})"
     return words
 

@@ -73,6 +73,27 @@ def test_an_interrupted_benchmark_goes_on(tmp_path):
     assert read_back.count("fedper") == 2 and "tuning fedecouple" in read_back and "fedecouple" not in read_back
 
 
+def test_a_benchmark_goes_on_inside_the_run_that_was_interrupted(tmp_path):
+    """And its rows are those of one that was not."""
+
+    def interrupt(label, seed, state):
+        if (label, seed) == ("fedecouple", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(TINY, tmp_path / "stopped", interrupt)
+    rounds_seen = []
+
+    def watch(label, seed, state):
+        if state is not None:
+            rounds_seen.append((label, seed, state.round))
+
+    rows = measure(TINY, tmp_path / "stopped", watch)
+    assert rounds_seen == [("fedecouple", 1, 1), ("fedecouple", 1, 2)]
+    pd.testing.assert_frame_equal(rows, measure(TINY, tmp_path / "whole"))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_set_that_cannot_be_had_is_left_out_and_named(tmp_path, monkeypatch):
     told = []
     (tmp_path / "blank.npz").write_bytes(b"")

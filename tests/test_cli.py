@@ -15,6 +15,8 @@ from helpers import arrays
 from typer.testing import CliRunner
 
 from fedecouple_lite.__main__ import app
+from fedecouple_lite.checkpoint import checkpoint_path, checkpoints_of, load_state
+from fedecouple_lite.methods import make
 from fedecouple_lite.studies import experiment
 from fedecouple_lite.studies.experiment import Setting
 
@@ -91,6 +93,9 @@ BAD = [
     (["--net", "cnn28"], "cannot take images of shape (1, 8, 8)"),
     (["--seed", "-1"], "seed=-1 must be"),
     (["--evaluate-on", "tset"], "evaluate_on='tset' must be test or validation"),
+    (["--checkpoint-every", "0"], "checkpoint_every=0 must be a whole number >= 1"),
+    (["--checkpoint-evry", "2"], "did you mean --checkpoint-every?"),
+    (["--resum", "1"], "did you mean --resume?"),
 ]
 
 
@@ -396,9 +401,13 @@ def heed_ctrl_c():
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sent, code):
-    """That a run gives up in the middle of a round is tested where it does: at a client's next step."""
+    """That a run gives up in the middle of a round is tested where it does: at a client's next step. Where it has
+    checkpoints, one of them is of the last whole round."""
     out = tmp_path / "run.json"
     words = ["--rounds", "100000", "--per-client", "80", "--out", str(out)]
+    has_checkpoints = sent == signal.SIGTERM
+    if has_checkpoints:
+        words += ["--checkpoint-every", "90000"]  # never, but for the signal
     command = [sys.executable, "-m", "fedecouple_lite", *RUN, *words]
     # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would ignore it, too.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as process:
@@ -413,9 +422,10 @@ def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sen
         finally:
             process.kill()  # where it has not ended
     assert process.returncode == code and "what is finished is kept" in rest and "Traceback" not in rest
-    assert list(tmp_path.iterdir()) == [out]
     written = json.loads(out.read_text())
     assert written["finished"] is False and written["records"][0]["round"] == 1
+    assert list(checkpoints_of(out)) == ([written["records"][-1]["round"]] if has_checkpoints else [])
+    assert len(list(tmp_path.iterdir())) == 1 + has_checkpoints
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -431,6 +441,259 @@ def test_a_command_that_is_over_leaves_sigterm_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "rounds", interrupted)
     assert call(*RUN, "--out", tmp_path / "y.json").exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == before and not (tmp_path / "y.json").exists()
+
+
+# --- Long runs ---
+
+LONG = [*RUN, "--rounds", 6, "--per-client", 40]
+
+
+def records_of(path):
+    """A run's records without what the clock says."""
+    records = json.loads(path.read_text())["records"]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """stopped(n, how): a run calls how() when n rounds are done. It is for one call of the command line."""
+    really = experiment.rounds
+
+    def stop(n, how):
+        def rounds(*args, **options):
+            monkeypatch.setattr(experiment, "rounds", really)
+            for state in really(*args, **options):
+                yield state
+                if state.round == n:
+                    how()
+
+        monkeypatch.setattr(experiment, "rounds", rounds)
+
+    return stop
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_interrupted_run_is_resumed_and_ends_the_same(tmp_path, stopped):
+    out = tmp_path / "run.json"
+    assert call(*LONG, "--out", tmp_path / "whole.json").exit_code == 0
+    stopped(4, interrupt)
+    result = call(*LONG, "--checkpoint-every", 3, "--out", out)
+    assert result.exit_code == 130
+    assert "what is finished is kept, and the same command with --resume goes on from there." in result.stderr
+    assert names_in(tmp_path) == ["run.ckpt-00003.safetensors", "run.ckpt-00004.safetensors", "run.json", "whole.json"]
+    resumed = call(*LONG, "--checkpoint-every", 3, "--resume", "--out", out)
+    assert resumed.exit_code == 0 and "personal %" in resumed.stdout and resumed.stderr.count("Note") == 0
+    assert records_of(out) == records_of(tmp_path / "whole.json")
+    assert names_in(tmp_path) == ["run.json", "whole.json"]
+
+
+def test_a_run_without_checkpoints_does_not_promise_to_go_on(tmp_path, stopped):
+    stopped(2, interrupt)
+    result = call(*LONG, "--out", tmp_path / "run.json")
+    assert result.exit_code == 130 and "--resume" not in result.stderr and "goes on" not in result.stderr
+    assert f"what is finished is kept, and is in {tmp_path / 'run.json'}." in result.stderr
+    stopped(2, interrupt)
+    result = call("compare", *LONG[3:], "--methods", "local", "--seeds", 1, "--out", tmp_path / "c")
+    assert result.exit_code == 130 and "and the same command goes on from there." in result.stderr
+
+
+def test_to_resume_what_is_not_there_begins_anew_and_says_so_and_what_has_finished_is_read(tmp_path, request):
+    out = tmp_path / "run.json"
+    result = call(*LONG, "--resume", "--out", out)
+    assert result.exit_code == 0 and f"There is no checkpoint beside {out}: the run begins anew." in result.stderr
+    written = out.read_text()
+    request.getfixturevalue("nothing_trains")
+    again = call(*LONG, "--resume", "--out", out)
+    assert again.exit_code == 0 and "This run has finished already." in again.stderr
+    assert again.stdout == result.stdout and out.read_text() == written
+
+
+def test_a_checkpoint_that_is_not_resumed_is_mentioned(tmp_path, stopped):
+    out = tmp_path / "run.json"
+    stopped(4, interrupt)
+    assert call(*LONG, "--checkpoint-every", 4, "--out", out).exit_code == 130
+    left = tmp_path / "run.ckpt-00004.safetensors"
+    assert "interrupted" not in call(*LONG, "--out", tmp_path / "other.json").stderr  # it lies beside another run
+    result = call(*LONG, "--checkpoint-every", 100, "--out", out)
+    assert result.exit_code == 0
+    assert f"{left} is left of a run that was interrupted; --resume would go on. This run begins anew." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--alpha", 0.7], "another setting (alpha None, not 0.7)"),
+        (["--rounds", 9], "another setting (rounds 6, not 9)"),
+        (["--mu", 0.5], "another hyper-parameter (mu 1.0, not 0.5)"),
+        (["--method", "fedrep"], "another method (FedeCouple, not FedRep)"),
+        (["--seed", 4], "another seed (0, not 4)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_one_message_and_exit_code_2(tmp_path, stopped, request, words, message):
+    out = tmp_path / "run.json"
+    stopped(2, interrupt)
+    assert call(*LONG, "--checkpoint-every", 1, "--out", out).exit_code == 130
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    request.getfixturevalue("nothing_trains")
+    assert is_refused(call(*LONG, *words, "--resume", "--out", out), "is of another run: ", message, "Delete it, or")
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_taken(tmp_path, stopped):
+    out = tmp_path / "run.json"
+    assert call(*LONG, "--out", tmp_path / "whole.json").exit_code == 0
+    stopped(4, interrupt)
+    call(*LONG, "--checkpoint-every", 1, "--out", out)
+    newest = checkpoint_path(out, 4)
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    result = call(*LONG, "--resume", "--out", out)
+    assert result.exit_code == 0 and result.stderr.count("Note:") == 1 and "Warning" not in result.stderr
+    assert f"Note: {newest} is damaged: it was cut short or altered" in result.stderr
+    assert records_of(out) == records_of(tmp_path / "whole.json")
+
+
+def test_the_bar_of_a_comparison_begins_where_the_run_goes_on(tmp_path, stopped, monkeypatch):
+    """Of two methods with six rounds each, the first interrupted after four."""
+    counted = []
+
+    class Bar:
+        def __init__(self, total):
+            self.total = total
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def set_description(self, *args, **options):
+            pass
+
+        def update(self, rounds=1):
+            counted.append(rounds)
+
+    monkeypatch.setattr("fedecouple_lite.__main__.progress_bar", Bar)
+    words = ["compare", *LONG[3:], "--methods", "local,fedavg", "--seeds", 1, "--out", tmp_path]
+    stopped(4, interrupt)
+    assert call(*words).exit_code == 130
+    assert counted == [1, 1, 1, 1]
+    counted.clear()
+    assert call(*words).exit_code == 0
+    assert counted == [4, 1, 1, 1, 1, 1, 1, 1, 1]
+    counted.clear()
+    assert call(*words).exit_code == 0
+    assert counted == [6, 6]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, or without one; and a function that lets no more be written there."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    resource = None if mounted else pytest.importorskip("resource", reason="neither mounts nor limits here")
+
+    def fill():
+        if mounted:
+            with (folder / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+                while True:
+                    file.write(bytes(4096))
+        else:  # a file beyond the limit is refused as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+
+    before = None if mounted else resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield folder, fill, "No space left on device" if mounted else "File too large"
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def make_room(folder):
+    """Undo what filled the disk."""
+    (folder / "ballast").unlink(missing_ok=True)
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_a_disk_that_fills_up_is_one_message_and_leaves_the_earlier_checkpoints(tmp_path, stopped, small_disk):
+    folder, fill, reason = small_disk
+    out = folder / "run.json"
+    assert call(*LONG, "--out", tmp_path / "whole.json").exit_code == 0
+    stopped(4, fill)
+    assert is_refused(call(*LONG, "--checkpoint-every", 1, "--out", out), reason, str(out.parent))
+    make_room(folder)
+    assert names_in(folder) == ["run.ckpt-00003.safetensors", "run.ckpt-00004.safetensors"]
+    setting = Setting(clients=4, rounds=6, per_client=40)
+    depends_on = experiment.dependencies(setting, make("fedecouple", epochs=1), 0)
+    for round, path in checkpoints_of(out).items():
+        assert load_state(path, depends_on).round == round
+    assert call(*LONG, "--resume", "--out", out).exit_code == 0
+    assert records_of(out) == records_of(tmp_path / "whole.json") and names_in(folder) == ["run.json"]
+
+
+def test_a_comparison_on_a_disk_that_fills_up_goes_on_without_checkpoints(small_disk, monkeypatch):
+    """Nobody has asked for them; the run's own file finds room later."""
+    folder, fill, reason = small_disk
+    monkeypatch.setattr("fedecouple_lite.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("fedecouple_lite.checkpoint.SHARE", 1e9)
+    words = ["compare", *LONG[3:], "--methods", "local", "--seeds", 1, "--out", folder]
+    really = experiment.rounds
+
+    def rounds(*args, **options):
+        for state in really(*args, **options):
+            if state.round == 3:
+                fill()
+            if state.round == 6:
+                make_room(folder)
+            yield state
+
+    monkeypatch.setattr(experiment, "rounds", rounds)
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("Note:") == 1 and "could not be written" in result.stderr and reason in result.stderr
+    assert [path.suffix for path in (folder / "runs").iterdir()] == [".json"]
+
+
+def test_a_folder_that_becomes_read_only_is_one_message_and_leaves_the_earlier_checkpoints(
+    tmp_path, stopped, small_disk
+):
+    """Root may write wherever permissions say otherwise, but not on a file system that is mounted read-only."""
+    folder, _, reason = small_disk
+    out = folder / "run.json"
+    mounted = "No space" in reason
+
+    def allow(writing):
+        if mounted:
+            how = "rw" if writing else "ro"
+            subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+        else:
+            folder.chmod(0o755 if writing else 0o555)
+
+    if not mounted and os.geteuid() == 0:
+        pytest.skip("root may write in any folder, and may not mount one here")
+    why = "Read-only file system" if mounted else "Permission denied"
+    stopped(4, lambda: allow(writing=False))
+    result = call(*LONG, "--checkpoint-every", 1, "--out", out)
+    assert is_refused(result, why)
+    assert names_in(folder) == ["run.ckpt-00003.safetensors", "run.ckpt-00004.safetensors"]
+    for words in ([], ["--checkpoint-every", 1], ["--resume"]):
+        assert is_refused(call(*LONG, *words, "--out", out), f"out={str(out)!r} cannot be written", why)
+    assert names_in(folder) == ["run.ckpt-00003.safetensors", "run.ckpt-00004.safetensors"]
+    allow(writing=True)
+    assert call(*LONG, "--resume", "--out", out).exit_code == 0
+    assert names_in(folder) == ["run.json"] and len(records_of(out)) == 6
 
 
 def test_a_command_may_run_in_a_thread(tmp_path):

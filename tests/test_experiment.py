@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import last
+from helpers import last, same
 
-from fedecouple_lite import METHODS, load, make, rounds, split
+from fedecouple_lite import METHODS, checkpoint, load, make, rounds, split
+from fedecouple_lite.checkpoint import CheckpointWarning, OfAnotherRun, checkpoint_path, checkpoints_of
 from fedecouple_lite.hyper import hyper
 from fedecouple_lite.methods import FedAvg
 from fedecouple_lite.phases import Train
@@ -664,3 +665,326 @@ def test_a_comparison_that_could_not_tune_later_is_refused_before_the_first_run(
 
 def test_a_digest_is_sixteen_hexadecimal_digits():
     assert re.fullmatch(r"[0-9a-f]{16}", digest(Setting(**TINY), make("fedavg"), 0))
+
+
+# --- Long runs: interrupted, and gone on with ---
+
+LONG = Setting(clients=4, rounds=5, per_client=30, participation=0.5, eval_every=2)
+
+
+def stop_after(round, error=KeyboardInterrupt):
+    """What on_round does: nothing up to this round, then an interrupt."""
+
+    def on_round(state):
+        if state.round >= round:
+            raise error
+
+    return on_round
+
+
+def nothing(state):
+    """What on_round does for somebody who only wants the result."""
+
+
+def but_seconds(result):
+    """A run's content without what the clock says."""
+    records = []
+    for record in result["records"]:
+        records.append({name: value for name, value in record.items() if name != "seconds"})
+    return {**result, "records": records}
+
+
+@pytest.mark.parametrize("name", ["fedecouple", "fedpac", "ditto", "fedbabu", "local"])
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been_to_the_bit(tmp_path, name):
+    method = make(name, epochs=1)
+    whole = run(LONG, method, 3, tmp_path / "whole.json", nothing)
+    for every in (2, 100):  # the last one saves only what an interrupt makes it save
+        for stopped in (1, 3, 5):
+            out = tmp_path / f"{every}-{stopped}.json"
+            with pytest.raises(KeyboardInterrupt):
+                run(LONG, method, 3, out, stop_after(stopped), checkpoint_every=every)
+            assert next(iter(checkpoints_of(out))) == stopped
+            states = []
+            resumed = run(LONG, method, 3, out, states.append, resume=True)
+            assert [state.round for state in states] == list(range(stopped, 6))
+            assert but_seconds(resumed) == but_seconds(whole) == but_seconds(json.loads(out.read_text()))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}  # no checkpoint is left
+
+
+def test_a_run_may_be_interrupted_and_gone_on_with_many_times(tmp_path):
+    method = make("fedecouple", epochs=1)
+    setting = replace(LONG, rounds=8)
+    out = tmp_path / "run.json"
+    whole = run(setting, method, 0, tmp_path / "whole.json", nothing)
+    for stopped in (1, 2, 2, 4, 7):
+        with pytest.raises(KeyboardInterrupt):
+            run(setting, method, 0, out, stop_after(stopped), checkpoint_every=3, resume=True)
+        partial = json.loads(out.read_text()) if out.exists() else {"records": [], "finished": False}
+        assert not partial["finished"]
+        assert [record["round"] for record in partial["records"]] == [r for r in (2, 4, 6) if r <= stopped]
+    assert but_seconds(run(setting, method, 0, out, nothing, resume=True)) == but_seconds(whole)
+
+
+def test_the_last_state_of_a_run_that_went_on_is_the_same_to_the_bit(tmp_path):
+    from fedecouple_lite.studies import ablation
+
+    method = make("fedecouple", epochs=1)
+
+    def stop(label, seed, state):
+        stop_after(3)(state)
+
+    for folder, watch in (("whole", lambda *of: None), ("stopped", stop), ("stopped", lambda *of: None)):
+        try:
+            ablation.run_all(LONG, {"it": method}, [0], tmp_path / folder, watch)
+        except KeyboardInterrupt:
+            assert watch is stop
+    one, two = (ablation.state_of(LONG, method, 0, tmp_path / folder) for folder in ("whole", "stopped"))
+    for here, there in zip((one.server, *one.clients), (two.server, *two.clients), strict=True):
+        assert same(here, there)
+
+
+def test_records_without_a_number_survive_a_checkpoint(tmp_path):
+    """Without test images every accuracy is NaN, in the file None."""
+    setting = Setting(clients=3, rounds=3, per_client=20, test_share=0)
+    out = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(setting, make("local", epochs=1), 0, out, stop_after(2), checkpoint_every=1)
+    resumed = run(setting, make("local", epochs=1), 0, out, nothing, resume=True)
+    assert but_seconds(resumed) == but_seconds(run(setting, make("local", epochs=1), 0, tmp_path / "w.json", nothing))
+    assert [record["personal"] for record in resumed["records"]] == [None] * 3
+
+
+def test_without_checkpoints_none_is_written_and_none_is_read(tmp_path, monkeypatch):
+    out = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(LONG, make("local", epochs=1), 0, out, stop_after(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with pytest.raises(KeyboardInterrupt):
+        run(LONG, make("local", epochs=1), 0, out, stop_after(3), checkpoint_every=1)
+    seen = []
+    run(LONG, make("local", epochs=1), 0, out, lambda state: seen.append(state.round))
+    assert seen == [1, 2, 3, 4, 5]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]  # it has finished
+
+
+def test_a_run_that_begins_anew_keeps_the_interrupted_one_s_checkpoint_until_it_has_its_own(tmp_path):
+    out = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(LONG, make("local", epochs=1), 0, out, stop_after(4), checkpoint_every=2)
+    assert list(checkpoints_of(out)) == [4, 2]
+    with pytest.raises(ZeroDivisionError):
+        run(LONG, make("fedavg", epochs=1), 0, out, stop_after(1, ZeroDivisionError), checkpoint_every=3)
+    assert list(checkpoints_of(out)) == [4, 2]
+    with pytest.raises(ZeroDivisionError):
+        run(LONG, make("fedavg", epochs=1), 0, out, stop_after(3, ZeroDivisionError), checkpoint_every=3)
+    assert list(checkpoints_of(out)) == [3]
+
+
+OTHERS = {
+    r"another method \(FedAvg, not FedRep\)": {"method": make("fedrep", epochs=1)},
+    r"another hyper-parameter \(epochs 1, not 2\)": {"method": make("fedavg", epochs=2)},
+    r"another setting \(rounds 5, not 6\)": {"setting": replace(LONG, rounds=6)},
+    r"another setting \(alpha None, not 0.1; backend auto, not loop\)": {
+        "setting": replace(LONG, alpha=0.1, backend="loop")
+    },
+    r"another seed \(0, not 1\)": {"seed": 1},
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_a_checkpoint_of_another_run_is_refused_by_name_before_anything_is_trained(tmp_path, monkeypatch, words):
+    out = tmp_path / "run.json"
+    given = {"setting": LONG, "method": make("fedavg", epochs=1), "seed": 0, "out": out}
+    with pytest.raises(KeyboardInterrupt):
+        run(**given, on_round=stop_after(2), checkpoint_every=1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    nothing_trains(monkeypatch)
+    with pytest.raises(OfAnotherRun, match="is of another run: .*" + words):
+        run(**given | OTHERS[words], on_round=nothing, resume=True)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_checkpoint_of_edited_code_data_or_another_version_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "mine.npz"
+    write_digits(path)
+    setting = replace(LONG, dataset=str(path))
+    out = tmp_path / "run.json"
+    method = run_cell(CELL)(epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(setting, method, 0, out, stop_after(2), checkpoint_every=1)
+    edited = run_cell(CELL.replace("SIGN = 1", "SIGN = -1"))(epochs=1)
+    with pytest.raises(OfAnotherRun, match="another code of method, partition or views"):
+        run(setting, edited, 0, out, nothing, resume=True)
+    with monkeypatch.context() as change:
+        change.setattr(experiment, "__version__", "99.0")
+        with pytest.raises(OfAnotherRun, match=r"another version of the library .*99\.0"):
+            run(setting, method, 0, out, nothing, resume=True)
+    write_digits(path, start=500)
+    with pytest.raises(OfAnotherRun, match="another data set"):
+        run(setting, method, 0, out, nothing, resume=True)
+    write_digits(path)
+    assert run(setting, method, 0, out, nothing, resume=True)["finished"]
+
+
+def test_a_finished_run_is_read_and_what_a_killed_process_left_of_it_removed(tmp_path, monkeypatch):
+    out = tmp_path / "run.json"
+    method = make("local", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(LONG, method, 0, out, stop_after(2), checkpoint_every=1)
+    left = {path: path.read_bytes() for path in checkpoints_of(out).values()}
+    whole = run(LONG, method, 0, out, nothing, "mine", resume=True)
+    for path, content in left.items():
+        path.write_bytes(content)
+    nothing_trains(monkeypatch)
+    assert run(LONG, method, 0, out, nothing, resume=True) == whole
+    assert run(LONG, method, 0, out, nothing, "other", resume=True) == {**whole, "label": "other"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_end_is_the_same(tmp_path):
+    out = tmp_path / "run.json"
+    method = make("fedrep", epochs=1)
+    whole = run(LONG, method, 0, tmp_path / "whole.json", nothing)
+    with pytest.raises(KeyboardInterrupt):
+        run(LONG, method, 0, out, stop_after(4), checkpoint_every=1)
+    checkpoint_path(out, 4).write_bytes(b"")
+    seen = []
+    with pytest.warns(CheckpointWarning, match="00004.safetensors is not the file of a state"):
+        resumed = run(LONG, method, 0, out, lambda state: seen.append(state.round), resume=True)
+    assert seen == [3, 4, 5] and but_seconds(resumed) == but_seconds(whole)
+
+
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, "2"])
+def test_a_number_of_rounds_that_is_none_is_named_before_anything_is_written(tmp_path, monkeypatch, wrong):
+    nothing_trains(monkeypatch)
+    with pytest.raises(ValueError, match=f"checkpoint_every={wrong!r} must be a whole number >= 1, or None"):
+        run(LONG, make("local"), 0, tmp_path / "run.json", nothing, checkpoint_every=wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_s_name_that_is_too_long_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    nothing_trains(monkeypatch)
+    out = tmp_path / ("x" * 210 + ".json")
+    with pytest.raises(ValueError, match=r"ckpt-00005\.safetensors' cannot be written"):
+        run(LONG, make("local"), 0, out, nothing, checkpoint_every=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_goes_on_inside_the_run_that_was_interrupted(tmp_path):
+    methods = {"FedAvg": make("fedavg", epochs=1), "FedRep": make("fedrep", epochs=1)}
+    whole = compare(LONG, methods, [0, 1], tmp_path / "whole")
+
+    def stop(label, seed, state):
+        if (label, seed) == ("FedRep", 0):
+            stop_after(3)(state)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(LONG, methods, [0, 1], tmp_path / "stopped", stop)
+    seen = []
+
+    def watch(label, seed, state):
+        seen.append((label, seed, state and state.round))
+
+    resumed = compare(LONG, methods, [0, 1], tmp_path / "stopped", watch)
+    assert seen[:5] == [("FedAvg", 0, None), *(("FedRep", 0, round) for round in (3, 4, 5)), ("FedAvg", 1, 1)]
+    assert [but_seconds(result) for result in resumed] == [but_seconds(result) for result in whole]
+    assert {path.suffix for path in (tmp_path / "stopped").iterdir()} == {".json"}
+
+
+def test_tuning_goes_on_inside_the_trial_that_was_interrupted(tmp_path):
+    trained = []
+    method = make("fedrep", epochs=1)
+    chosen = tune(LONG, method, 0, 3, tmp_path / "whole", trained.append)
+    for stopped in (1, 5, 7, 14):  # of three trials with five rounds each
+
+        def stop(state, stopped=stopped):
+            trained.append(state)
+            if len(trained) == stopped:
+                raise KeyboardInterrupt
+
+        trained.clear()
+        folder = tmp_path / str(stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tune(LONG, method, 0, 3, folder, stop)
+        before = trained[-1].round
+        trained.clear()
+        assert tune(LONG, method, 0, 3, folder, trained.append) == chosen
+        read_back = [state for state in trained if state is None]
+        assert trained[len(read_back)].round == before and len(read_back) == (stopped - 1) // 5
+
+
+def test_a_comparison_that_was_killed_goes_on_from_what_it_saved_by_time(tmp_path, monkeypatch):
+    """Somebody's own error stands for the kill: nothing is saved because of it."""
+    methods = {"FedRep": make("fedrep", epochs=1)}
+    (whole,) = compare(LONG, methods, [0], tmp_path / "whole")
+
+    def die(label, seed, state):
+        stop_after(3, ZeroDivisionError)(state)
+
+    for seconds, first in ((0.0, 3), (1000.0, 1)):
+        monkeypatch.setattr(checkpoint, "SECONDS", seconds)
+        monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+        folder = tmp_path / str(seconds)
+        with pytest.raises(ZeroDivisionError):
+            compare(LONG, methods, [0], folder, die)
+        rounds_seen = []
+        (resumed,) = compare(
+            LONG, methods, [0], folder, lambda label, seed, state, to=rounds_seen: to.append(state.round)
+        )
+        assert rounds_seen == list(range(first, 6)) and but_seconds(resumed) == but_seconds(whole)
+
+
+def test_a_short_comparison_writes_no_checkpoint(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("saved")
+
+    monkeypatch.setattr(checkpoint, "save_state", fail)
+    compare(LONG, {"FedRep": make("fedrep", epochs=1)}, [0], tmp_path)
+
+
+def test_a_run_that_diverges_leaves_no_checkpoint_from_which_it_would_diverge_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+
+    def diverge_late(method, net, federation, *, state=None, **options):
+        yield last(rounds(method, net, federation, rounds=1))
+        raise FloatingPointError("FedAvg, client 0, round 2: loss is nan")
+
+    monkeypatch.setattr(experiment, "rounds", diverge_late)
+    with pytest.raises(FloatingPointError, match="round 2"):
+        compare(LONG, {"wild": make("fedavg", epochs=1)}, [0], tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".diverged", ".json"]
+
+
+def test_a_comparison_reads_a_finished_run_and_removes_what_a_killed_process_left_of_it(tmp_path, monkeypatch):
+    methods = {"FedRep": make("fedrep", epochs=1)}
+    compare(LONG, methods, [0], tmp_path)
+    (path,) = tmp_path.iterdir()
+    checkpoint_path(path, 4).write_bytes(b"whatever")
+    nothing_trains(monkeypatch)
+    compare(LONG, methods, [0], tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    import subprocess
+    import sys
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in ("run.json", "run.ckpt-00002.safetensors"):
+        (tmp_path / f"{name}.{gone.pid}-1.part").write_text("half")
+    run(LONG, make("local", epochs=1), 0, tmp_path / "run.json", nothing)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_an_error_while_an_interrupted_run_is_saved_leaves_its_rounds_in_the_file(tmp_path, monkeypatch):
+    out = tmp_path / "run.json"
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(LONG, make("local", epochs=1), 0, out, stop_after(3), checkpoint_every=100)
+    assert [record["round"] for record in json.loads(out.read_text())["records"]] == [2]

@@ -32,7 +32,7 @@ from ..models import DecoupledNet, net_for
 from ..partition import OPTIONS, PARTITIONS, Federation, split, unevenness
 from ..studies import ablation
 from ..studies.convergence import random_problem
-from ..studies.experiment import Run, Setting
+from ..studies.experiment import Progress, Run, Setting
 from ..studies.features import UmapProcess, drift, feature_space, require_test_images
 from ..studies.tables import as_table
 from ..tensors import Tensors
@@ -588,6 +588,7 @@ class AblationPanel(BackgroundPanel):
         self.add_button("run all eight", partial(self.run, everything=True))
         self.add_button("stop", self.stop)
         self.bar = w.IntProgress(description="rounds")
+        self.progress = Progress()
         self.image = empty_place()
         self.table = w.HTML()
 
@@ -721,11 +722,10 @@ class AblationPanel(BackgroundPanel):
 
     def _on_round(self, name: str, seed: int, state: State | None) -> None:
         """After every round, and for every run that was read back; raises Stopped where it is to be given up."""
+        self.bar.value += self.progress.rounds_since((name, seed), state, self.setting.rounds)
         if state is None:
-            self.bar.value += self.setting.rounds
             self.caption.value = f"{name}, seed {seed}: from the cache"
         else:
-            self.bar.value += 1
             self.caption.value = f"{name}, seed {seed}, round {state.round}"
         if not self.going.is_set():
             raise Stopped

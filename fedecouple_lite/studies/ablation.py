@@ -16,7 +16,7 @@ from ..engine import State
 from ..errors import nearest
 from ..hyper import hypers
 from ..methods import FedAvg, FedeCouple, make
-from .experiment import Run, Setting, Watch, check_comparison, compare, digest, watch_nothing
+from .experiment import Run, Setting, Watch, check_comparison, compare, dependencies, digest_of, watch_nothing
 from .tables import table
 
 # What switches a part off: GLF the global half of the extractor's loss, GFA the anchors, GPC the distillation.
@@ -154,18 +154,19 @@ def run_all(
     """`experiment.compare` that also keeps each finished run's last state, for `state_of`; a run without it happens
     again."""
     check_comparison(setting, methods, seeds)
-    digests = {}  # taken now: a method may count its calls, and be another one after its run
+    depend_on = {}  # taken now: a method may count its calls, and be another one after its run
     for (label, method), seed in product(methods.items(), seeds):
-        stands_for = digest(setting, method, seed)
-        digests[label, seed] = stands_for
-        if not holds_state(state_path(folder, stands_for), stands_for):
+        depends_on = dependencies(setting, method, seed)
+        depend_on[label, seed] = depends_on
+        stands_for = digest_of(depends_on)
+        if not holds_state(state_path(folder, stands_for), depends_on):
             for result in folder.glob(f"*-{seed}-{stands_for}.json"):
                 result.unlink()
 
     def keep_state(label: str, seed: int, state: State | None) -> None:
         if state is not None and state.round == setting.rounds:
-            stands_for = digests[label, seed]
-            save_state(state, state_path(folder, stands_for), stands_for)
+            depends_on = depend_on[label, seed]
+            save_state(state, state_path(folder, digest_of(depends_on)), depends_on)
         on_round(label, seed, state)
 
     return compare(setting, methods, seeds, folder, keep_state)
@@ -177,12 +178,13 @@ def state_path(folder: Path, stands_for: str) -> Path:
 
 
 def state_of(setting: Setting, method: FedAvg, seed: int, folder: Path = FOLDER) -> State:
-    """The state at the end of a run of `run_all`, without records. ValueError where it has not been run."""
-    stands_for = digest(setting, method, seed)
-    path = state_path(Path(folder), stands_for)
-    if not holds_state(path, stands_for):
-        raise ValueError(f"{path} is not there, or not whole: run this combination first")
-    return load_state(path, stands_for, setting.device)
+    """The state at the end of a run of `run_all`. ValueError where it has not been run."""
+    depends_on = dependencies(setting, method, seed)
+    path = state_path(Path(folder), digest_of(depends_on))
+    try:
+        return load_state(path, depends_on, setting.device)
+    except (OSError, ValueError):
+        raise ValueError(f"{path} is not there, or not whole: run this combination first") from None
 
 
 def tidy(results: Sequence[Run]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -19,10 +19,11 @@ import torch
 
 from .. import __version__
 from ..augment import AUGMENTATIONS
+from ..checkpoint import Checkpoints, checkpoint_path, remove_checkpoints
 from ..data import DATASETS, Dataset, files_of, load
-from ..engine import BACKENDS, State, backends_for, check_arguments, rounds
+from ..engine import BACKENDS, State, backends_for, check_arguments, check_origin, rounds
 from ..errors import SEED, is_seed, is_whole_number, nearest, require
-from ..files import check_writable, write_whole
+from ..files import check_writable, remove_abandoned, write_whole
 from ..hyper import hypers
 from ..methods import FedAvg
 from ..models import NETS, DecoupledNet, net_for
@@ -67,6 +68,36 @@ def _net_for(in_shape: tuple[int, ...], classes: int, name: str | None, nets: st
 
 def watch_nothing(label: str, seed: int, state: State | None) -> None:
     """The `Watch` of somebody who only wants the results."""
+
+
+class Progress:
+    """What a bar that counts rounds moves on by, also where a run that was interrupted goes on."""
+
+    def __init__(self) -> None:
+        self.run: Hashable = None
+        self.round = 0
+
+    def rounds_since(self, run: Hashable, state: State | None, rounds: int) -> int:
+        """Rounds of this run since the last call. rounds: how many it has; done at once where the state is None: it was
+        there already.
+
+        Examples
+        --------
+        >>> progress = Progress()
+        >>> one, seven = State(1, {}, ()), State(7, {}, ())
+        >>> [progress.rounds_since("a", state, rounds=9) for state in (None, one, seven)]
+        [9, 1, 6]
+        >>> progress.rounds_since("b", one, rounds=9)
+        1
+        """
+        if state is None:
+            self.run = None
+            return rounds
+        goes_on = run == self.run and state.round > self.round
+        since = state.round - self.round if goes_on else state.round
+        self.run = run
+        self.round = state.round
+        return since
 
 
 @dataclass(frozen=True)
@@ -148,17 +179,45 @@ def check_device(device: str) -> None:
 
 
 def run(
-    setting: Setting, method: FedAvg, seed: int, out: Path, on_round: Callable[[State], None], label: str = ""
+    setting: Setting,
+    method: FedAvg,
+    seed: int,
+    out: Path,
+    on_round: Callable[[State], None],
+    label: str = "",
+    checkpoint_every: int | None = None,
+    resume: bool = False,
 ) -> Run:
     """Train `method` in `setting`; write settings, versions and every round's metrics to the JSON file `out`.
 
     on_round is called after every round. Interrupted, the file keeps the rounds finished, with ``"finished": false``; a
     finished file is replaced only by a finished one. ValueError, before any training, for what cannot be run, or where
     `out` cannot be written.
+
+    checkpoint_every: rounds, >= 1, between checkpoints of the whole state, which lie beside `out` until the run has
+    finished. resume: go on from the newest checkpoint there, if there is one, and read `out` where it has this very run
+    finished; on_round is called first with the state that is gone on from. The end is that of an uninterrupted run, to
+    the bit, on the same device and number of threads. Without checkpoint_every, a run to be resumed saves itself every
+    half minute; and every run that has checkpoints saves one when Ctrl-C interrupts it. ValueError where a checkpoint
+    is another run's; CheckpointWarning where one is damaged, and the one before is taken.
     """
     out = Path(out)
     federation, net = prepared(setting, seed)
+    depends_on = dependencies(setting, method, seed)
+    checkpoints = Checkpoints(out, depends_on, checkpoint_every)
+    has_checkpoints = resume or checkpoint_every is not None
     check_writable(out)
+    if checkpoint_every is not None:
+        check_writable(checkpoint_path(out, setting.rounds))  # its name is longer
+    remove_abandoned(out)
+    state = None
+    if resume:
+        finished = finished_run(out)
+        if finished is not None and finished["digest"] == digest_of(depends_on):
+            remove_checkpoints(out)  # of a process that was killed when it had just finished
+            return {**finished, "label": label or finished["label"]}
+        state = checkpoints.latest(setting.device)
+        check_origin(state, method, net, federation)
     states = rounds(
         method,
         net,
@@ -169,18 +228,29 @@ def run(
         backend=setting.backend,
         eval_every=setting.eval_every,
         augment=setting.augment,
+        state=state,
     )
     result = description(setting, method, seed, federation, label)
     result |= {"finished": False, "records": ()}
     try:
-        for state in states:
+        if state is not None:
             result["records"] = state.records
             on_round(state)
+        for state in states:
+            result["records"] = state.records
+            if has_checkpoints and state.round < setting.rounds:
+                checkpoints.offer(state)
+            on_round(state)
         result["finished"] = True
+    except KeyboardInterrupt:
+        if has_checkpoints and state is not None:
+            checkpoints.save(state)
+        raise
     finally:
         if result["finished"] or (result["records"] and not is_finished(out)):
             text = json.dumps(as_json(result), indent=1) + "\n"
             write_whole(out, lambda part: part.write_text(text))
+    remove_checkpoints(out)
     return as_json(result)
 
 
@@ -241,7 +311,8 @@ def compare(
     that a run had, chosen or given, are in it under "method", and in its row of `tables.table`.
 
     Each (method, seed) is a file in `folder`, named by a digest of what it depends on: a second call, or one after an
-    interruption, runs only what is missing. on_round(label, seed, state) watches; state None: it was there already.
+    interruption, runs only what is missing, and goes on inside the run that was interrupted. on_round(label, seed,
+    state) watches; state None: it was there already. Of a run that is gone on with, the first state is not its first.
     ValueError, before any training, for an argument that cannot be, or where nobody has a test image.
     """
     seeds, fixed, folder = list(seeds), names_in(fixed), Path(folder)
@@ -308,7 +379,7 @@ def check_test_images(setting: Setting, seed: int) -> None:
 
 
 def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_round: OnRound, label: str) -> Run:
-    """The run's file in `folder`, where there is a finished one; else `run`, which makes it.
+    """The run's file in `folder`, where there is a finished one; else `run`, which makes it, or goes on inside it.
 
     A run that diverges leaves a note of that, NAME.diverged, so that it need not diverge again: FloatingPointError.
     """
@@ -316,6 +387,7 @@ def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_ro
     path = folder / f"{as_file_name(label)}-{seed}-{stands_for}.json"
     old = finished_run(path)
     if old is not None and old["digest"] == stands_for:
+        remove_checkpoints(path)  # of a process that was killed when it had just finished
         on_round(None)
         return {**old, "label": label}
     note = path.with_suffix(".diverged")
@@ -323,10 +395,11 @@ def run_or_read(setting: Setting, method: FedAvg, seed: int, folder: Path, on_ro
     if reason is not None:
         raise FloatingPointError(reason)
     try:
-        return run(setting, method, seed, path, on_round, label)
+        return run(setting, method, seed, path, on_round, label, resume=True)
     except FloatingPointError as error:
         text = json.dumps({"format": FORMAT, "digest": stands_for, "diverged": str(error)})
         write_whole(note, lambda part: part.write_text(text))
+        remove_checkpoints(path)  # from any of them it would diverge again
         raise
 
 
@@ -386,22 +459,34 @@ def digest(setting: Setting, method: FedAvg, seed: int) -> str:
     >>> digest(Setting(), one, seed=0) == digest(Setting(), two, seed=0)
     False
     """
+    return digest_of(dependencies(setting, method, seed))
+
+
+def digest_of(depends_on: Mapping[str, Any]) -> str:
+    """The digest of a run that depends on this, as `dependencies` says it."""
+    text = json.dumps(depends_on, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def dependencies(setting: Setting, method: FedAvg, seed: int) -> dict[str, Any]:
+    """Everything that a run depends on, as JSON gives it back, each thing by a name that users know it by. What has no
+    short form, such as images and code, is there by a digest of its content."""
     require(is_seed(seed), "seed", seed, SEED)
     data = load_once(setting.dataset)
     # Somebody may have added partitions or views of their own.
     used = [vars(method), PARTITIONS.get(setting.partition), AUGMENTATIONS.get(setting.augment or "")]
     depends_on = {
+        "method": type(method).__name__,
+        "hyper-parameter": asdict(method),
         "setting": asdict(setting),
-        "data": data.digest,
-        "net": net_once(data, setting.net).structure,
-        "method": [type(method).__name__, asdict(method)],
-        "code": code_digest(type(method), *used),
         "seed": int(seed),
-        "library": [__version__, library_digest()],
-        "format": FORMAT,
+        "data set": data.digest,
+        "net": net_once(data, setting.net).structure,
+        "code of method, partition or views": code_digest(type(method), *used),
+        "version of the library": [__version__, library_digest()],
+        "format of runs": FORMAT,
     }
-    text = json.dumps(as_json(depends_on), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return as_json(depends_on)
 
 
 def tune(
