@@ -27,6 +27,13 @@ def kl(student, teacher):
     return torch.nn.functional.kl_div(ours, theirs, reduction="none").sum(1)
 
 
+def spreads(a, ddof=1):
+    """Mean, standard deviation of the seeds' means, mean of the seeds' standard deviations."""
+    by_seed = [(np.mean(row), np.std(row, ddof=ddof)) for row in a]
+    means, deviations = zip(*by_seed, strict=True)
+    return np.mean(means), np.std(means, ddof=ddof), np.mean(deviations)
+
+
 RIGHT = {
     "class_means": lambda z, y, c: losses.class_means(z, y, c)[0],
     "centre_loss": losses.centre_loss,
@@ -37,6 +44,7 @@ RIGHT = {
     "floor": lambda g, L, s, k, N, K: 2.5 * (g * L * s**2 / K * (1 + 1 / N) + (g * L) ** 2 * (k**2 + 2 * s**2 / K)),
     "interaction": lambda none, a, b, both: both - a - b + none,
     "paired_interval": lambda a, b: stats.ttest_rel(a, b).confidence_interval(0.95),
+    "steadiness": lambda a: spreads(a[:, -5:]),
     "weighted_mean": tensors.weighted_mean,
     "split_names": lambda t, part: tensors.pick(t, part),
     "unevenness": lambda counts: partition.unevenness(counts)["label_skew"],
@@ -107,6 +115,10 @@ WRONG = {
             lambda a, b: stats.t.interval(0.95, len(a) - 1, np.mean(a - b), np.std(a - b, ddof=1)),
             "divide by the root of n",
         ),
+    ],
+    "steadiness": [
+        (lambda a: spreads(a[:, -5:], ddof=0), "divides by n - 1"),
+        (spreads, "yours are of all"),
     ],
     "weighted_mean": [
         (lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights"),

@@ -83,6 +83,15 @@ def test_descent():
     moves_with(widgets.descent(seed=3), plain, moves)
 
 
+def test_steadiness(digits):
+    def plain(name, participation, dropout):
+        return demonstrations.steadiness(digits, name, participation, dropout, **few)
+
+    few = {"clients": 4, "per_client": 30, "length": 3, "seeds": 2}
+    moves = [("name", "fedavg"), ("participation", 0.5), ("dropout", 0.6), ("name", "fedper")]
+    moves_with(widgets.steadiness(digits, **few), plain, moves)
+
+
 def test_results():
     rng = np.random.default_rng(0)
     rows = [
@@ -133,9 +142,10 @@ def test_slideshow():
         show = widgets.slideshow(figures, *given)
         (slider,) = show.controls.values()
         assert slider.description == name
-        for number in (8, 2, 4):
+        for place, number in ((3, 8), (1, 2), (2, 4)):
             slider.value = number
-            assert bytes(show.image.value) == pictures[number] and show.caption.value == ""
+            assert bytes(show.image.value) == pictures[number]
+            assert show.caption.value == f"Picture {place} of 3: {name} {number}."
 
 
 @pytest.mark.parametrize(

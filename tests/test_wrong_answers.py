@@ -407,6 +407,65 @@ PAIRED_INTERVAL = [
     (leads_in_place, "changes what it is given, its argument number 1"),
 ]
 
+# --- 08: three spreads ---
+
+
+def of_last(a, ddof_seeds=1, ddof_rounds=1):
+    means, deviations = np.mean(a, axis=1), np.std(a, axis=1, ddof=ddof_rounds)
+    return np.mean(means), np.std(means, ddof=ddof_seeds), np.mean(deviations)
+
+
+def but(number, other):
+    """Right, but for one of the three figures, which is another function of the last five rounds."""
+
+    def answer(a):
+        figures = list(of_last(a[:, -5:]))
+        figures[number] = other(a[:, -5:])
+        return figures
+
+    return answer
+
+
+def from_one_column(choose):
+    """The mean and the spread over seeds of one number a seed; the spread over rounds is right."""
+
+    def answer(a):
+        numbers = choose(a)
+        return np.mean(numbers), np.std(numbers, ddof=1), of_last(a[:, -5:])[2]
+
+    return answer
+
+
+def in_percent_in_place(a):
+    a *= 100
+    return of_last(a[:, -5:])
+
+
+STEADINESS = [
+    (lambda a: of_last(a[:, -5:], 0, 0), "both standard deviations are a sample's"),
+    (lambda a: of_last(a[:, -5:], 0, 1), "over seeds, too, the standard deviation is a sample's"),
+    (lambda a: of_last(a[:, -5:], 1, 0), "over rounds, too, the standard deviation is a sample's"),
+    (of_last, "yours are of all"),
+    (lambda a: of_last(a[:, :5]), "these are the first five rounds"),
+    (lambda a: of_last(a[:, -5:-1]), "yours are four of them"),
+    (from_one_column(lambda a: a[:, -1]), "not of the last one"),
+    (from_one_column(lambda a: a.max(1)), "a peek at the test images"),
+    (lambda a: tuple(of_last(a[:, -5:])[i] for i in (0, 2, 1)), "the order is"),
+    (lambda a: (a[:, -5:].mean(), a[:, -5:].mean(1).var(ddof=1), a[:, -5:].var(1, ddof=1).mean()), "not the variances"),
+    (but(1, lambda last: np.std(last, ddof=1)), "Yours is that of all rounds of all seeds together"),
+    (but(1, lambda last: np.std(last, axis=0, ddof=1).mean()), "you take one in each round"),
+    (but(1, lambda last: sem(last.mean(1))), "leave the root of n out"),
+    (but(1, lambda last: last.mean(1).max() - last.mean(1).min()), "over seeds you take the range"),
+    (but(2, lambda last: np.std(last.mean(0), ddof=1)), "which hides how each of them swings"),
+    (but(2, lambda last: np.std(last, ddof=1)), "of each seed's own rounds. Yours"),
+    (but(2, lambda last: np.std(last, axis=1, ddof=1).max()), "the largest of the seeds' standard deviations"),
+    (but(2, lambda last: (last.max(1) - last.min(1)).mean()), "over rounds you take the range"),
+    (lambda a: of_last(a[:, -5:])[:2], "shape (2,), where shape (3,) is expected"),
+    (lambda a: a[:, -5:], "where shape (3,) is expected"),
+    (but(0, lambda last: np.median(last)), "in entry 0, where"),
+    (in_percent_in_place, "changes what it is given, its argument number 1"),
+]
+
 # --- 02: what is shared ---
 
 
@@ -744,6 +803,7 @@ WRONG_ANSWERS = {
     "floor": FLOOR,
     "interaction": INTERACTION,
     "paired_interval": PAIRED_INTERVAL,
+    "steadiness": STEADINESS,
     "weighted_mean": WEIGHTED_MEAN,
     "split_names": SPLIT_NAMES,
     "unevenness": UNEVENNESS,
@@ -778,6 +838,7 @@ def examples(name):
         "floor": [(0.05, 3.3, 2.1, 1.7, 7, 3)],
         "interaction": [(50.0, 54.0, 61.0, 62.5), (50.0, 57.0, 52.0, 64.5)],
         "paired_interval": [(ours, ours - np.array([2.0, -1.3, 0.4, 1.1]))],
+        "steadiness": [(rng.uniform(0.5, 0.9, (4, 9)),)],
         "weighted_mean": [(clients, [7, 12, 9])],
         "split_names": [(tensors, "extractor."), (tensors, "anchors.")],
         "unevenness": [(rng.integers(1, 30, (4, 5)),)],  # of three classes the largest gap is half the sum of all
@@ -887,7 +948,7 @@ def test_a_common_factor_is_told_and_three_samples_only_where_there_are_samples(
     assert getattr(checks, f"check_{name}")(lambda *case: scaled(RIGHT[name](*case), 1.37)) is False
     out = capsys.readouterr().out
     assert "All your values are 1.37 times what they should be." in out
-    has_samples = name not in ("paired_interval", "weighted_mean", "split_names")
+    has_samples = name not in ("paired_interval", "steadiness", "weighted_mean", "split_names")
     assert ("Try three samples" in out) == has_samples
 
 

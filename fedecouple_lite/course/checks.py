@@ -1709,3 +1709,126 @@ def check_paired_interval(yours: Callable[[np.ndarray, np.ndarray], tuple[float,
         ),
     ]
     return _check("paired interval", yours, interval, cases, mistakes)
+
+
+def check_steadiness(yours: Callable[[np.ndarray], tuple[float, float, float]]) -> bool:
+    """yours(accuracies (S, T), a row a seed, a column a round) -> (mean, spread over seeds, spread over rounds), all of
+    the last five rounds; both spreads are standard deviations of a sample."""
+
+    def figures(mean: float, over_seeds: float, over_rounds: float) -> np.ndarray:
+        return np.array([mean, over_seeds, over_rounds])
+
+    def of_rounds(last: np.ndarray, ddof_seeds: int = 1, ddof_rounds: int = 1) -> np.ndarray:
+        """The three figures, of all columns of `last`."""
+        of_seeds = last.mean(1)
+        return figures(of_seeds.mean(), of_seeds.std(ddof=ddof_seeds), last.std(1, ddof=ddof_rounds).mean())
+
+    def reference(accuracies: np.ndarray) -> np.ndarray:
+        return of_rounds(accuracies[:, -5:])
+
+    def with_seeds(other: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], np.ndarray]:
+        """Right, but that the spread over seeds is another function of the last five rounds (S, 5)."""
+
+        def made(accuracies: np.ndarray) -> np.ndarray:
+            last = accuracies[:, -5:]
+            mean, _, over_rounds = reference(accuracies)
+            return figures(mean, other(last), over_rounds)
+
+        return made
+
+    def with_rounds(other: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], np.ndarray]:
+        """The same for the spread over rounds."""
+
+        def made(accuracies: np.ndarray) -> np.ndarray:
+            last = accuracies[:, -5:]
+            mean, over_seeds, _ = reference(accuracies)
+            return figures(mean, over_seeds, other(last))
+
+        return made
+
+    def exchanged(accuracies: np.ndarray) -> np.ndarray:
+        mean, over_seeds, over_rounds = reference(accuracies)
+        return figures(mean, over_rounds, over_seeds)
+
+    def variances(accuracies: np.ndarray) -> np.ndarray:
+        last = accuracies[:, -5:]
+        return figures(last.mean(), last.mean(1).var(ddof=1), last.var(1, ddof=1).mean())
+
+    def best_round(accuracies: np.ndarray) -> np.ndarray:
+        best = accuracies.max(1)
+        _, _, over_rounds = reference(accuracies)
+        return figures(best.mean(), best.std(ddof=1), over_rounds)
+
+    def last_round(accuracies: np.ndarray) -> np.ndarray:
+        last = accuracies[:, -1]
+        _, _, over_rounds = reference(accuracies)
+        return figures(last.mean(), last.std(ddof=1), over_rounds)
+
+    rng = np.random.default_rng()
+    cases = []
+    for seeds, rounds in ((3, 8), (4, 12), (6, 14)):
+        of_seeds = rng.uniform(0.6, 0.8, (seeds, 1))
+        learning = np.linspace(-0.4, 0.0, rounds)  # so that early rounds are told from late ones
+        accuracies = of_seeds + learning + rng.normal(0, 0.03, (seeds, rounds))
+        accuracies[:, -1] -= 0.15  # the last round is nobody's best
+        cases.append((accuracies,))
+    mistakes = [
+        Mistake(
+            "both standard deviations are a sample's, which divides by n - 1: ddof=1.",
+            lambda a: of_rounds(a[:, -5:], 0, 0),
+        ),
+        Mistake(
+            "over seeds, too, the standard deviation is a sample's: ddof=1.",
+            lambda a: of_rounds(a[:, -5:], ddof_seeds=0),
+        ),
+        Mistake(
+            "over rounds, too, the standard deviation is a sample's: ddof=1.",
+            lambda a: of_rounds(a[:, -5:], ddof_rounds=0),
+        ),
+        Mistake("only the last five rounds count; yours are of all.", of_rounds),
+        Mistake("these are the first five rounds; the last five count.", lambda a: of_rounds(a[:, :5])),
+        Mistake(
+            "the last five rounds count; yours are four of them (a slice leaves its end out).",
+            lambda a: of_rounds(a[:, -5:-1]),
+        ),
+        Mistake("the mean is that of the last five rounds, not of the last one.", last_round),
+        Mistake("the best round is a peek at the test images: take the mean of the last five.", best_round),
+        Mistake("the order is: mean, spread over seeds, spread over rounds.", exchanged),
+        Mistake("take the standard deviations, not the variances.", variances),
+        Mistake(
+            "over seeds: one number for each seed first (its mean), then their standard deviation. Yours is that of "
+            "all rounds of all seeds together.",
+            with_seeds(lambda last: last.std(ddof=1)),
+        ),
+        Mistake(
+            "over seeds: first the mean of each seed's rounds, then one standard deviation; you take one in each "
+            "round.",
+            with_seeds(lambda last: last.std(0, ddof=1).mean()),
+        ),
+        Mistake(
+            "that is the standard error of the mean over seeds; leave the root of n out.",
+            with_seeds(lambda last: last.mean(1).std(ddof=1) / np.sqrt(len(last))),
+        ),
+        Mistake(
+            "over seeds you take the range, largest minus smallest; take the standard deviation.",
+            with_seeds(lambda last: np.ptp(last.mean(1))),
+        ),
+        Mistake(
+            "over rounds: the standard deviation of each seed's own rounds, then the mean. Yours averages the seeds "
+            "first, which hides how each of them swings.",
+            with_rounds(lambda last: last.mean(0).std(ddof=1)),
+        ),
+        Mistake(
+            "over rounds: of each seed's own rounds. Yours is that of all rounds of all seeds together.",
+            with_rounds(lambda last: last.std(ddof=1)),
+        ),
+        Mistake(
+            "over rounds you take the largest of the seeds' standard deviations; take their mean.",
+            with_rounds(lambda last: last.std(1, ddof=1).max()),
+        ),
+        Mistake(
+            "over rounds you take the range, largest minus smallest; take the standard deviation.",
+            with_rounds(lambda last: np.ptp(last, axis=1).mean()),
+        ),
+    ]
+    return _check("steadiness", yours, reference, cases, mistakes)

@@ -1,13 +1,13 @@
 """Demonstrations: what trains or runs in order to show. Each has a function that computes and one that draws it.
 
-`what_travels`, `pull_to_anchors` and `measure_descent` compute and return plain results; `travel_map`, `anchor_pull`
-and `descent` hand those to `plots` and return the Figure.
+`what_travels`, `pull_to_anchors`, `measure_descent` and `runs_with_faults` compute and return plain results;
+`travel_map`, `anchor_pull`, `descent` and `steadiness` hand those to `plots` and return the Figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..client import LocalData, client_round, forward
-from ..engine import images_of
+from ..data import Dataset
+from ..engine import images_of, rounds
 from ..errors import is_number, is_whole_number, require
+from ..faults import DropBefore
 from ..losses import centre_loss
 from ..methods import FedeCouple, make
 from ..models import DecoupledNet, net_for
-from ..partition import Federation
+from ..partition import Federation, split
 from ..studies import convergence
 from ..studies.convergence import Problem
+from ..studies.steadiness import steadiness as steadiness_of
 from ..tensors import Tensors
 from . import plots
 
@@ -213,3 +216,55 @@ def _context_in_words(context: float) -> str:
     if context > 0:
         return f"Its context term ends at {context:.3g}: positive, it adds to the bound."
     return "Its context term is zero: the renewals did not change Phi, and the extractor left nothing out."
+
+
+# --- Fewer clients in a round ---
+
+
+def runs_with_faults(
+    data: Dataset,
+    name: str,
+    participation: float = 1.0,
+    dropout: float = 0.0,
+    *,
+    clients: int = 10,
+    per_client: int = 80,
+    length: int = 12,
+    seeds: int = 3,
+) -> list[dict[str, Any]]:
+    """Runs of the method `name`, one for each seed, as `plots.curves` takes them.
+
+    participation: in (0, 1], the share of `clients` that is drawn for each of `length` rounds. dropout: in [0, 1], the
+    share of these, on average, that is away all the same. Splits are Dirichlet 0.3, with at most `per_client` images a
+    client, half of them for testing. Raises ValueError for what cannot be.
+    """
+    require(is_whole_number(seeds) and seeds >= 1, "seeds", seeds, "a whole number >= 1")
+    method = make(name, epochs=2)
+    faults = [DropBefore(dropout)]
+    runs = []
+    for seed in range(seeds):
+        federation = split(data, clients, seed=seed, alpha=0.3, per_client=per_client)
+        net = net_for(data.in_shape, len(data.classes))
+        how: dict[str, Any] = {"seed": seed, "participation": participation, "faults": faults, "min_uploads": 0}
+        *_, state = rounds(method, net, federation, rounds=length, **how)
+        runs.append({"label": name, "seed": seed, "records": state.records})
+    return runs
+
+
+def steadiness(
+    data: Dataset,
+    name: str,
+    participation: float = 1.0,
+    dropout: float = 0.0,
+    **sizes: int,
+) -> tuple[Figure, str]:
+    """The personal accuracy of `runs_with_faults` round by round, a line a seed and their mean, and in words the
+    spreads over seeds, rounds and clients. sizes: clients, per_client, length and seeds."""
+    runs = runs_with_faults(data, name, participation, dropout, **sizes)
+    figures = steadiness_of([run["records"] for run in runs])
+    mean, over_seeds, over_rounds, percentile10 = (100 * figure for figure in figures)
+    words = (
+        f"{name}, participation {participation:g}, dropout {dropout:g}: {mean:.1f} % at the end; spread over seeds "
+        f"{over_seeds:.1f}, over rounds {over_rounds:.1f} points; 10th percentile of clients {percentile10:.1f} %."
+    )
+    return plots.seeds_apart(runs), words

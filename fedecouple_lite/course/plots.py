@@ -132,6 +132,25 @@ def curves(results: Sequence[Mapping[str, Any]], metric: str = "personal") -> Fi
     return fig
 
 
+def seeds_apart(runs: Sequence[Mapping[str, Any]], metric: str = "personal") -> Figure:
+    """`metric` per round of one method: a thin line for each seed, and their mean with its standard deviation.
+    ValueError for no runs."""
+    require(len(runs) > 0, "runs", list(runs), "at least one run")
+    fig, (ax,) = figure(height=3.2)
+    for run in runs:
+        alone = curve([run], metric)
+        ax.plot(alone.rounds, alone.mean, color="0.65", lw=1)
+    together = curve(runs, metric)
+    ax.plot(together.rounds, together.mean, color=COLOURS[0], lw=2.5)
+    low, high = together.mean - together.std, together.mean + together.std
+    ax.fill_between(together.rounds, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
+    ax.set(
+        xlabel="round", ylabel=f"{_in_words(metric)} (%)", ylim=(0, 100), title="grey: a seed each; blue: their mean"
+    )
+    _whole_numbers(ax)
+    return fig
+
+
 def _name_lines(ax: Axes, ends: list[tuple[float, int, str, str]]) -> None:
     """Each line's name at its end (y, x, name, colour), from the top down, kept apart."""
     bottom, top = ax.get_ylim()

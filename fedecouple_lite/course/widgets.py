@@ -248,6 +248,26 @@ def descent(seed: int = 0) -> Picture:
     return Picture(controls, draw, "880px")
 
 
+def steadiness(data: Dataset, **sizes: int) -> Picture:
+    """Method, participation and dropout, and what they do to the spread over seeds and rounds. A move takes a few
+    seconds; values that were shown before come at once. sizes: as `demonstrations.steadiness` takes them."""
+    controls = {
+        "name": w.Dropdown(options=list(METHODS), value="fedecouple", description="method"),
+        "participation": _slider("participation", 1.0, 0.1, 1.0, 0.1),
+        "dropout": _slider("dropout", 0.0, 0.0, 0.9, 0.1),
+    }
+    shown: dict[tuple[str, float, float], tuple[bytes, str]] = {}
+
+    def draw(name: str, participation: float, dropout: float) -> tuple[bytes, str]:
+        values = (name, round(participation, 1), round(dropout, 1))
+        if values not in shown:
+            figure, words = demonstrations.steadiness(data, name, values[1], values[2], **sizes)
+            shown[values] = png(figure), words
+        return shown[values]
+
+    return Picture(controls, draw)
+
+
 def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
     """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say, or whatever `name` calls
     the numbers. ValueError for none."""
