@@ -10,7 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import prod, sqrt
 from typing import Any
 
@@ -123,6 +123,7 @@ class DecoupledNet:
         return fan_in
 
 
+@lru_cache(maxsize=1024)  # looking it up parses the class's file: a tenth of a second for a net of small layers
 def source_of(kind: type) -> str:
     """The source code of a class, where there is any, and its name."""
     try:

@@ -43,7 +43,7 @@ MOST_SECONDS = 60.0  # of tests for one mutant, by their durations when all was 
 HANGS = 60  # seconds: longer than any test takes, so a test that takes longer hangs, and that has noticed the mutant
 UNIT = ["tests", "--ignore=tests/slow", "--ignore=tests/notebooks", "--ignore=tests/browser"]
 UNIT += ["--ignore=tests/colab", "--ignore=tests/test_address.py"]
-UNIT += ["--ignore=tests/test_widgets.py", "--ignore=tests/test_every_control.py"]
+UNIT += ["--ignore=tests/test_widgets.py"]
 # These hold files, tables and versions to each other; or the code itself, which a mutant changes by its nature.
 UNIT += ["--ignore=tests/test_project.py", "--ignore=tests/test_results.py", "--ignore=tests/test_imports.py"]
 
