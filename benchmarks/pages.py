@@ -1,5 +1,5 @@
-"""Tables for people, made from data/results: ablations, convergence and speed in docs/results.md, and the demo's in
-README.md.
+"""Tables for people, made from data/results: ablations, convergence, speed, stability and scale in docs/results.md, and
+the demo's in README.md.
 
 python benchmarks/pages.py
 """
@@ -81,6 +81,86 @@ def gpu() -> str:
     return markdown(shown)
 
 
+def over_seeds(rows: pd.DataFrame, by: list[str], figure: str = "personal") -> pd.DataFrame:
+    """`figure` in percent, mean +- standard deviation over seeds: a row per method, a column per value of `by`."""
+    order = list(rows["method"].unique())
+    groups = 100 * rows.groupby(["method", *by], sort=False)[figure].agg(["mean", "std"])
+    words = groups["mean"].map("{:.1f}".format) + " +- " + groups["std"].map("{:.1f}".format)
+    return words.unstack(by).loc[order].fillna("not run")
+
+
+def participation() -> str:
+    """Personal accuracy by the share of clients in a round, and how much it swings from round to round."""
+    rows = pd.read_csv(RESULTS / "stability" / "participation.csv")
+    accuracy = over_seeds(rows, ["participation"])
+    swings = 100 * rows.groupby(["method", "participation"])["over_rounds"].mean().unstack("participation")
+    shown = pd.DataFrame({"method": accuracy.index})
+    for share in accuracy.columns:
+        shown[f"{share:.0%} of the clients"] = accuracy[share].to_numpy()
+    for share in accuracy.columns:
+        shown[f"over rounds, {share:.0%}"] = swings.loc[accuracy.index, share].map("{:.1f}".format).to_numpy()
+    return markdown(shown)
+
+
+def dropout() -> str:
+    """Personal accuracy by the share of a cohort that drops out, before and after training."""
+    rows = pd.read_csv(RESULTS / "stability" / "dropout.csv")
+    tables = []
+    for when, part in rows.groupby("dropout", sort=False):
+        accuracy = over_seeds(part, ["share"])
+        accuracy.columns = [f"{share:.0%}" for share in accuracy.columns]
+        tables.append(markdown(accuracy.rename_axis(f"dropout {when}").reset_index()))
+    return "\n\n".join(tables)
+
+
+def writers() -> str:
+    """FEMNIST by writer: those who trained, and the newcomers."""
+    rows = pd.read_csv(RESULTS / "stability" / "writers.csv")
+    titles = {
+        "personal": "writers %, trained",
+        "personal_received": "writers %, received",
+        "percentile10": "10th percentile %, trained",
+        "newcomers": "newcomers %",
+        "newcomers_percentile10": "their 10th percentile %",
+    }
+    shown = pd.DataFrame({"method": rows["method"].unique()})
+    for figure, title in titles.items():
+        shown[title] = over_seeds(rows, ["writers"], figure).iloc[:, 0].to_numpy()
+    return markdown(shown)
+
+
+def clients() -> str:
+    """Personal accuracy by the number of clients, with the same images in all, and with the same number each."""
+    rows = pd.read_csv(RESULTS / "stability" / "clients.csv")
+    tables = []
+    for constant, part in rows.groupby("constant", sort=False):
+        accuracy = over_seeds(part, ["clients"])
+        accuracy.columns = [f"{number:,} clients" for number in accuracy.columns]
+        tables.append(markdown(accuracy.rename_axis(f"constant: {constant}").reset_index()))
+    return "\n\n".join(tables)
+
+
+def nets() -> str:
+    """A small net against a large one."""
+    rows = pd.read_csv(RESULTS / "stability" / "net.csv")
+    shown = over_seeds(rows, ["net"])
+    megabytes = rows.groupby(["method", "net"])["upload_bytes"].first().unstack("net") / 1e6
+    seconds = rows.groupby(["method", "net"])["seconds"].median().unstack("net")
+    for net in ("cnn32", "resnet18"):
+        shown[f"{net}, MB up"] = megabytes[net].map("{:.1f}".format)
+        shown[f"{net}, s a round"] = seconds[net].map("{:.2f}".format)
+    return markdown(shown.rename_axis("method").reset_index())
+
+
+def costs() -> str:
+    """What travels for one client in one round, and what it keeps, in kilobytes."""
+    rows = pd.read_csv(RESULTS / "stability" / "costs.csv").query("net == 'small_cnn' and upload_bytes.notna()")
+    shown = pd.DataFrame({"method": rows["method"]})
+    for figure, title in (("upload_bytes", "KB up"), ("download_bytes", "KB down"), ("kept_bytes", "KB kept")):
+        shown[title] = (rows[figure] / 1000).map("{:.1f}".format)
+    return markdown(shown)
+
+
 def demo() -> str:
     """What `make demo` prints, without what it says of chance."""
     shown = as_table(pd.read_csv(RESULTS / "demo" / "demo.csv"))
@@ -94,7 +174,19 @@ def filled(page: str) -> str:
     return page
 
 
-TABLES = {"ablations": ablations, "convergence": convergence, "speed": speed, "gpu": gpu, "demo": demo}  # by marker
+TABLES = {  # by marker
+    "ablations": ablations,
+    "convergence": convergence,
+    "speed": speed,
+    "gpu": gpu,
+    "participation": participation,
+    "dropout": dropout,
+    "writers": writers,
+    "clients": clients,
+    "nets": nets,
+    "costs": costs,
+    "demo": demo,
+}
 
 
 if __name__ == "__main__":

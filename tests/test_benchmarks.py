@@ -33,3 +33,40 @@ def test_the_gpu_script_runs_on_a_cpu():
 
     rows = list(gpu.main("cpu", [3], 12, 1))
     assert [row["net"] for row in rows] == ["cnn28", "cnn32"] and all(row["vmap s"] > 0 for row in rows)
+
+
+def test_what_is_constant_over_the_number_of_clients_is_constant():
+    import scale
+
+    settings = list(scale.settings_of_clients(1000, "cpu"))
+    assert [said["clients"] for said, _ in settings] == [10, 30, 100, 1000, 10, 30, 100]
+    for said, setting in settings:
+        assert (setting.clients, setting.per_client) == (said["clients"], said["images_per_client"])
+        in_all = setting.clients * setting.per_client
+        assert in_all > 9_900 if said["constant"] == "images in all" else setting.per_client == 50
+    assert "FedPAC" in scale.methods_for(100) and "FedPAC" not in scale.methods_for(101)
+    assert [setting.net for _, setting in scale.settings_of_nets("cpu")] == ["cnn32", "resnet18"]
+
+
+def test_a_job_of_stability_is_run_once_and_read_back(monkeypatch, tmp_path):
+    import stability
+
+    calls = []
+    said, method = {"participation": 0.5}, make("fedper")
+
+    def jobs():
+        yield said, "FedPer", method, 3, lambda: calls.append(1) or [{"personal": 0.25}]
+
+    monkeypatch.setitem(stability.PARTS, "participation", jobs)
+    monkeypatch.setattr(stability, "OUR_RUNS", tmp_path / "runs")
+    rows = [stability.rows_of("participation") for _ in range(2)]
+    assert calls == [1] and rows[0].equals(rows[1])
+    assert rows[0].to_dict("records") == [{"participation": 0.5, "method": "FedPer", "seed": 3, "personal": 0.25}]
+
+
+def test_no_two_jobs_of_stability_are_alike():
+    import stability
+
+    for part, jobs in stability.PARTS.items():
+        about = [(*said.items(), label, seed) for said, label, _, seed, _ in jobs()]
+        assert len(set(about)) == len(about) > 0, part
