@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from math import prod, sqrt
@@ -75,7 +75,8 @@ class DecoupledNet:
         shapes of its weights, and the initial values that `init` keeps."""
         content = hashlib.blake2b(repr((self.extractor, self.classifier, self.in_shape)).encode(), digest_size=8)
         for module in (*self.extractor.modules(), *self.classifier.modules()):
-            content.update(source_of(type(module)).encode())
+            kind: Hashable = type(module)  # as any class; mypy asks its instances
+            content.update(source_of(kind).encode())
         drawn = self._drawn_at_start()
         for name, tensor in self._start.items():
             content.update(repr((name, tuple(tensor.shape), name in self.frozen)).encode())
@@ -124,7 +125,7 @@ class DecoupledNet:
 
 
 @lru_cache(maxsize=1024)  # looking it up parses the class's file: a tenth of a second for a net of small layers
-def source_of(kind: type) -> str:
+def source_of(kind: Any) -> str:
     """The source code of a class, where there is any, and its name."""
     try:
         return f"{kind.__qualname__}\n{inspect.getsource(kind)}"
