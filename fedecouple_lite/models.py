@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from math import prod, sqrt
@@ -75,7 +75,7 @@ class DecoupledNet:
         shapes of its weights, and the initial values that `init` keeps."""
         content = hashlib.blake2b(repr((self.extractor, self.classifier, self.in_shape)).encode(), digest_size=8)
         for module in (*self.extractor.modules(), *self.classifier.modules()):
-            kind: Hashable = type(module)  # as any class; mypy asks its instances
+            kind: Any = type(module)  # it is hashable, as any class; mypy asks whether its instances are
             content.update(source_of(kind).encode())
         drawn = self._drawn_at_start()
         for name, tensor in self._start.items():
