@@ -1,6 +1,5 @@
 """Widgets driven from Python, as a reader's clicks would: values set, callbacks run, pictures and texts checked."""
 
-import itertools
 import re
 import threading
 import time
@@ -195,14 +194,6 @@ def test_the_kernel_stays_free_while_training_runs_and_stop_ends_it(digits):
     assert not panel.thread.is_alive() and panel.state.round < 50
 
 
-def test_every_method_trains_in_the_panel(few):
-    for name in METHODS:
-        panel = TrainingPanel(few, clients=2, epochs=1)
-        panel.method.value = name
-        panel.step()
-        assert "Round 1" in panel.caption.value, panel.caption.value
-
-
 def test_an_error_in_the_training_thread_reaches_the_reader(digits):
     panel = TrainingPanel(digits, clients=5, lr=1e30)
     panel.start()
@@ -313,14 +304,6 @@ def test_the_studio_runs_one_thing_at_a_time(tmp_path, monkeypatch):
     studio.buttons["stop"].click()
     studio.thread.join()
     assert not studio.going.is_set() and "Stopped" in studio.caption.value
-
-
-def test_the_studio_shows_effects_once_all_eight_are_there(tmp_path):
-    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), seeds=2, folder=tmp_path, epochs=1)
-    studio.run(everything=True)
-    studio.thread.join()
-    assert studio.caption.value.startswith("Combinations so far: 8") and "in the whole" in studio.table.value
-    assert studio.left.value == "FedRep (all off)" and studio.right.value == "GLF + GFA + GPC"
 
 
 def test_the_studio_stops_and_says_what_went_wrong(tmp_path):
@@ -549,23 +532,6 @@ def test_a_part_that_was_given_as_off_can_be_turned_on_with_its_weight(tmp_path)
     assert label == "GLF + GFA + GPC, mu 2.0" and method.mu == 2.0
     studio.forms["global_loss"].value = 0.0
     assert studio.chosen()[0] == "GFA + GPC, mu 2.0"
-
-
-def test_run_all_eight_takes_the_forms_that_are_chosen(tmp_path):
-    studio = widgets.AblationPanel(Setting(rounds=1, clients=4, per_client=30), 1, tmp_path, epochs=1)
-    studio.forms["coupling"].value = "joint"
-    studio.forms["temperature"].value = 2.0
-    studio.buttons["run all eight"].click()
-    studio.wait()
-    assert studio.caption.value.startswith("Combinations so far: 8") and "in the whole" in studio.table.value
-    assert {(method.coupling, method.temperature) for method in studio.methods.values()} == {("joint", 2.0)}
-    assert all(name.endswith(", coupling joint, temperature 2.0") for name in studio.methods)
-    values = {(method.global_loss, method.mu, method.lam) for method in studio.methods.values()}
-    assert values == set(itertools.product((0.0, 1.0), (0.0, 1.0), (0.0, 3.0)))
-    studio.forms["coupling"].value = "alternate"
-    studio.run()
-    studio.wait()
-    assert len(studio.methods) == 9 and "in the whole" not in studio.table.value  # one of the other eight
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 1.5, "2", True, None])
