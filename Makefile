@@ -8,9 +8,8 @@ PIP := PYTHONWARNINGS=ignore $(PY) -m pip
 # Every program here runs one thread per client; BLAS pools beside them only get in the way.
 export MPLBACKEND ?= Agg
 
-# Tests run side by side, in one process per core; BY_FILE keeps those of a file in one process, of which there is one
-# more: graders wait for kernels, and for those that hang.
-BY_FILE = -n $(shell expr $(WORKERS) + 1) --dist loadfile
+# Tests run side by side, in one process per core; BY_FILE keeps those of a file in one process.
+BY_FILE = -n $(WORKERS) --dist loadfile
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
 .PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
