@@ -102,15 +102,21 @@ def participation() -> str:
     return markdown(shown)
 
 
+def table_for_each(rows: pd.DataFrame, kind: str, heading: str, by: str, column: str) -> str:
+    """A table of personal accuracy for each value of `kind`, which follows `heading`; `column`: how a value of `by` is
+    written."""
+    tables = []
+    for value, part in rows.groupby(kind, sort=False):
+        accuracy = over_seeds(part, [by])
+        accuracy.columns = [column.format(number) for number in accuracy.columns]
+        tables.append(markdown(accuracy.rename_axis(f"{heading} {value}").reset_index()))
+    return "\n\n".join(tables)
+
+
 def dropout() -> str:
     """Personal accuracy by the share of a cohort that drops out, before and after training."""
     rows = pd.read_csv(RESULTS / "stability" / "dropout.csv")
-    tables = []
-    for when, part in rows.groupby("dropout", sort=False):
-        accuracy = over_seeds(part, ["share"])
-        accuracy.columns = [f"{share:.0%}" for share in accuracy.columns]
-        tables.append(markdown(accuracy.rename_axis(f"dropout {when}").reset_index()))
-    return "\n\n".join(tables)
+    return table_for_each(rows, "dropout", "dropout", "share", "{:.0%}")
 
 
 def writers() -> str:
@@ -132,12 +138,7 @@ def writers() -> str:
 def clients() -> str:
     """Personal accuracy by the number of clients, with the same images in all, and with the same number each."""
     rows = pd.read_csv(RESULTS / "stability" / "clients.csv")
-    tables = []
-    for constant, part in rows.groupby("constant", sort=False):
-        accuracy = over_seeds(part, ["clients"])
-        accuracy.columns = [f"{number:,} clients" for number in accuracy.columns]
-        tables.append(markdown(accuracy.rename_axis(f"constant: {constant}").reset_index()))
-    return "\n\n".join(tables)
+    return table_for_each(rows, "constant", "constant:", "clients", "{:,} clients")
 
 
 def nets() -> str:

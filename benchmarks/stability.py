@@ -152,7 +152,19 @@ def run_writers(method: FedAvg, seed: int) -> list[Row]:
     return [row]
 
 
-def of_methods(names: Mapping[str, str], lr: float = 0.1, epochs: int = 2) -> Iterator[tuple[str, FedAvg, int]]:
+def share_of_digits() -> Row:
+    """Which share of the writers' training images, and of the newcomers' images, are digits, not letters."""
+    data = load(os.path.join(os.environ["FEDECOUPLE_DATA"], "femnist_writers.npz"))
+    training = data.y[: len(data.y) - data.own_test]
+    newcomers = data.unseen.y
+    return {"writers": float((training < 10).float().mean()), "newcomers": float((newcomers < 10).float().mean())}
+
+
+def of_methods(
+    names: Mapping[str, str],
+    lr: float = 0.1,
+    epochs: int = 2,
+) -> Iterator[tuple[str, FedAvg, int]]:
     """(label, method, seed) of each method with each seed, all with the same step size and epochs."""
     for label, name in names.items():
         for seed in SEEDS:
@@ -268,6 +280,8 @@ def publish(part: str) -> None:
         "versions": versions(),
         "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
     }
+    if of_writers:
+        about["share of digits among the images"] = share_of_digits()
     write_about(TABLES / f"{part}.json", about)
 
 

@@ -74,8 +74,10 @@ def save_state(state: State, path: Path, depends_on: Dependencies) -> None:
     first_name: dict[int, str] = {}  # of a tensor, by its id
     for name, tensor in by_name.items():
         stored_as[name] = first_name.setdefault(id(tensor), name)
-    # Clones: different tensors may still share memory, which a file cannot.
-    stored = {name: by_name[name].detach().cpu().contiguous().clone() for name in first_name.values()}
+    stored = {}
+    for name in first_name.values():
+        on_cpu = by_name[name].detach().cpu().contiguous()
+        stored[name] = on_cpu.clone()  # different tensors may still share memory, which a file cannot
     about = {
         "plain": {name: getattr(state, name) for name in PLAIN_FIELDS},
         "clients": len(state.clients),

@@ -73,12 +73,14 @@ class Dataset:
 
     def to(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Dataset:
         """The same data on `device`; `images` will come as `dtype`."""
-        mean = self.mean.to(device, dtype)
-        std = self.std.to(device, dtype)
-        owners = None if self.owners is None else self.owners.to(device)
-        unseen = None if self.unseen is None else self.unseen.to(device, dtype)
         moved = replace(
-            self, x=self.x.to(device), y=self.y.to(device), mean=mean, std=std, owners=owners, unseen=unseen
+            self,
+            x=self.x.to(device),
+            y=self.y.to(device),
+            mean=self.mean.to(device, dtype),
+            std=self.std.to(device, dtype),
+            owners=None if self.owners is None else self.owners.to(device),
+            unseen=None if self.unseen is None else self.unseen.to(device, dtype),
         )
         moved.__dict__["digest"] = self.digest  # the same content: read once, not once per device
         return moved
@@ -157,7 +159,9 @@ def from_arrays(
     mean = torch.from_numpy(x.mean(over_pixels, dtype=np.float64)).float()[:, None, None]
     std = torch.from_numpy(x.std(over_pixels, dtype=np.float64)).float()[:, None, None]
     std = torch.where(std > 0, std, 1.0)  # a constant channel carries nothing: do not divide by 0
-    data = Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), names, mean, std, own_test=len(more_y))
+    of_all = torch.from_numpy(images)
+    labels_of_all = torch.from_numpy(labels)
+    data = Dataset(name, of_all, labels_of_all, names, mean, std, own_test=len(more_y))
     if owners is not None:
         data = replace(data, owners=torch.from_numpy(owners))
     if unseen is not None:

@@ -607,8 +607,7 @@ def threads_for(backends: Sequence[str], data: Dataset) -> int:
 
 @contextmanager
 def repeatable_on_gpu() -> Iterator[None]:
-    """In between cuDNN, which else may add in any order, computes the same every time. It took no longer where that was
-    measured; on a CPU it changes nothing."""
+    """In between cuDNN, which else may add in any order, computes the same every time; on a CPU it changes nothing."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:

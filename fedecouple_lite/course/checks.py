@@ -1721,7 +1721,9 @@ def check_steadiness(yours: Callable[[np.ndarray], tuple[float, float, float]]) 
     def of_rounds(last: np.ndarray, ddof_seeds: int = 1, ddof_rounds: int = 1) -> np.ndarray:
         """The three figures, of all columns of `last`."""
         of_seeds = last.mean(1)
-        return figures(of_seeds.mean(), of_seeds.std(ddof=ddof_seeds), last.std(1, ddof=ddof_rounds).mean())
+        over_seeds = of_seeds.std(ddof=ddof_seeds)
+        over_rounds = last.std(1, ddof=ddof_rounds).mean()
+        return figures(of_seeds.mean(), over_seeds, over_rounds)
 
     def reference(accuracies: np.ndarray) -> np.ndarray:
         return of_rounds(accuracies[:, -5:])
@@ -1752,7 +1754,9 @@ def check_steadiness(yours: Callable[[np.ndarray], tuple[float, float, float]]) 
 
     def variances(accuracies: np.ndarray) -> np.ndarray:
         last = accuracies[:, -5:]
-        return figures(last.mean(), last.mean(1).var(ddof=1), last.var(1, ddof=1).mean())
+        over_seeds = last.mean(1).var(ddof=1)
+        over_rounds = last.var(1, ddof=1).mean()
+        return figures(last.mean(), over_seeds, over_rounds)
 
     def best_round(accuracies: np.ndarray) -> np.ndarray:
         best = accuracies.max(1)

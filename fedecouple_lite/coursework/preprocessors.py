@@ -242,8 +242,7 @@ class JudgedExecute(Execute):
             try:
                 self.run_student(serving, index)
             finally:
-                # nbclient's trait may be None, and is then not asked; its annotation does not say so.
-                self.timeout_func = None  # type: ignore[assignment]
+                self.timeout_func = None  # type: ignore[assignment]  # nbclient allows None, its annotation does not
             judged = verdict()
         if judged.error == GONE:
             self.costly.append(index)

@@ -53,5 +53,9 @@ def steadiness(runs: Sequence[Records]) -> Steadiness:
         means.append(personal[-SUMMARY_ROUNDS:].mean())
         over_rounds.append(personal[-SUMMARY_ROUNDS:].std(ddof=1))
         percentiles.append(percentile10[-SUMMARY_ROUNDS:].mean())
-    over_seeds = np.std(means, ddof=1) if len(means) > 1 else np.nan
-    return Steadiness(*map(float, (np.mean(means), over_seeds, np.mean(over_rounds), np.mean(percentiles))))
+    return Steadiness(
+        mean=float(np.mean(means)),
+        over_seeds=float(np.std(means, ddof=1)) if len(means) > 1 else float("nan"),
+        over_rounds=float(np.mean(over_rounds)),
+        percentile10=float(np.mean(percentiles)),
+    )
