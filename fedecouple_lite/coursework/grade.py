@@ -6,11 +6,12 @@ import ctypes
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -253,8 +254,7 @@ def run_some(
     of: int,
 ) -> None:
     """Autograde until none is `left`; those done are taken out. Raises BrokenProcessPool when a worker dies."""
-    # Not forked: a worker must not inherit threads of this process.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, fresh_processes(), take_environment, (dict(os.environ),)) as pool:
         jobs = {}
         for submission in left:
             jobs[pool.submit(autograde, course.folder, course.config, submission)] = submission
@@ -269,6 +269,23 @@ def run_some(
         except KeyboardInterrupt:  # what is graded stays, and is not graded again
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def fresh_processes() -> BaseContext:
+    """Where workers come from: forked, but not from this process, whose threads they must not inherit. It is one that
+    has imported this module, which takes some seconds, and done nothing else. Where there is none (Windows) every
+    worker imports for itself."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Make it this process's, which is forked from one that may have begun with another."""
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def autograde(folder: Path, config: Config, submission: Submission) -> str | None:
