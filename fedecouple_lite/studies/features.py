@@ -184,15 +184,19 @@ class UmapProcess:
         ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
         self.pool = get_context("spawn").Pool(1, signal.signal, ignore_ctrl_c)
         any_points = np.random.default_rng(0).normal(size=(100, 8))
-        self.pool.apply_async(embed, (any_points, "umap"))
+        self.compiled = self.pool.apply_async(embed, (any_points, "umap"))
 
     def embed(self, points: np.ndarray, seed: int = 0) -> np.ndarray:
         """`embed(points, "umap", seed)`, computed there."""
         return self.pool.apply(embed, (points, "umap", seed))
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self.pool.terminate()
+        """End the process: one that is at rest by itself, so that it clears up; one that still compiles at once."""
+        if self.compiled.ready():
+            self.pool.close()
+            self.pool.join()
+        else:
+            self.pool.terminate()
 
     def __enter__(self) -> UmapProcess:
         return self
