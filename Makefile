@@ -41,7 +41,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip
 	@echo "Installing PyTorch and friends into $(VENV): some minutes and about 5 GB the first time ..."
-	$(PIP) install --quiet --progress-bar on -e ".[umap,lab,dev]"
+	$(PIP) install --quiet --progress-bar on -e ".[umap,lab,security,dev]"
 	@touch $@
 
 demo: $(VENV)/.ready

@@ -10,11 +10,23 @@ import fedecouple_lite
 
 # From the ground up; a name that ends in a dot stands for all modules under it.
 FLOORS = {
-    "The ground": ("errors", "files", "tensors", "models", "losses", "data", "partition", "metrics", "augment"),
+    "The ground": (
+        "errors",
+        "files",
+        "archives",
+        "tensors",
+        "models",
+        "losses",
+        "data",
+        "partition",
+        "metrics",
+        "augment",
+    ),
     "What a method is": ("hyper", "phases", "methods."),
     "One client's round": ("client",),
-    "Many clients, and rounds": ("stacked", "faults", "engine"),
+    "Many clients, and rounds": ("stacked", "faults", "defence", "engine"),
     "Clients that come later": ("newcomers",),
+    "Security and privacy": ("security.",),
     "A run as one file": ("checkpoint",),
     "Studies": ("studies.",),
     "The course": ("course.",),

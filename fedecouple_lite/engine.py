@@ -24,6 +24,7 @@ from torch import Tensor
 from .augment import AUGMENTATIONS
 from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, first_not_finite, run_phases
 from .data import Dataset
+from .defence import Defence, Received, check_defences, protect, receive
 from .errors import SEED, is_number, is_seed, is_whole_number, nearest, require
 from .faults import (
     ARRIVED,
@@ -50,7 +51,8 @@ from .partition import Federation
 from .stacked import CannotStack, stack_rounds
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, nbytes
 
-# What a stream of random numbers is for; 0 is the split's, 5 that of faults, 6 that of newcomers.
+# What a stream of random numbers is for; 0 is the split's, 5 that of faults, 6 that of newcomers, 7 that of defences, 8
+# that of who attacks and which images are poisoned, 9 that of inversions.
 COHORT, TRAIN, PREDICT, AUGMENT = 1, 2, 3, 4
 BACKENDS = ("auto", "loop", "threads", "vmap")
 # Clients trained at once by "vmap", by device; fixed, so that results do not depend on the number of cores.
@@ -125,6 +127,7 @@ def rounds(
     state: State | None = None,
     faults: Sequence[Fault] = (),
     min_uploads: int | None = None,
+    defences: Sequence[Defence] = (),
 ) -> Iterator[State]:
     """Train until `rounds` rounds are done in all, yielding the State after each; `state` is where to go on.
 
@@ -138,7 +141,9 @@ def rounds(
 
     faults: what goes wrong with clients, such as [DropBefore(0.1)] (see `faults`). min_uploads: None stops at the first
     client whose training raises an error or leaves something unsound; a number, at most the cohort's size, goes on with
-    the others for as long as so many of their uploads arrive, and the records say who failed and why.
+    the others for as long as so many of their uploads arrive, and the records say who failed and why. defences: what
+    protects the run from clients, or clients from the server, such as [CoordinateMedian()], one after the other (see
+    `defence`).
 
     Raises ValueError for an argument outside its range, a `state` of another method, net or federation, or an upload
     that is not of the method's form; FloatingPointError where the loss or weights of a client, or the server's next
@@ -160,6 +165,7 @@ def rounds(
     """
     check_arguments(net, federation, rounds, seed, participation, eval_every, augment)
     check_faults(faults, min_uploads, len(federation), cohort_size(federation, participation))
+    check_defences(defences, method, cohort_size(federation, participation))
     check_origin(state, method, net, federation)
     rounds, seed = int(rounds), int(seed)  # where NumPy's were given
     backends: Sequence[str] = backends_for(backend, federation.data)
@@ -180,10 +186,12 @@ def rounds(
             trained, backends = train_cohort(
                 method, federation, state, present, seed, backends, augment, pool, tolerant
             )
-            outcomes = absent | after_training(faults, seed, t, trained)
+            downloads = downloads_of(method, state, trained)
+            sent = send_through(defences, seed, t, trained, downloads)
+            outcomes = absent | after_training(faults, seed, t, sent, downloads)
             outcomes = inspect(method, state, outcomes, forms)
             check_outcomes(method, outcomes, min_uploads, t)
-            server = aggregate(method, net, federation, state.server, arrived(outcomes))
+            server = aggregate(method, net, federation, state.server, arrived(outcomes), defences)
             check_server(method, server, t)
             state = replace(next_state(state, server, kept(outcomes)), backend=backends[0])
             if t % eval_every == 0 or t == rounds:
@@ -360,6 +368,26 @@ def client_of(method: FedAvg, state: State, k: int, download: Tensors) -> Tensor
     return client if k in state.joined else method.join(client, download)
 
 
+def downloads_of(method: FedAvg, state: State, outcomes: Mapping[int, Outcome]) -> dict[int, Tensors]:
+    """What each client that has got to the end of its round was sent."""
+    return {k: method.send(state.server, k) for k in arrived(outcomes)}
+
+
+def send_through(
+    defences: Sequence[Defence],
+    seed: int,
+    t: int,
+    outcomes: Mapping[int, Outcome],
+    downloads: Mapping[int, Tensors],
+) -> dict[int, Outcome]:
+    """The outcomes of round t's training, each upload as the defences let it leave its client."""
+    sent = dict(outcomes)
+    for k, result in arrived(outcomes).items():
+        upload = protect(defences, seed, t, k, downloads[k], result.upload)
+        sent[k] = Outcome(ARRIVED, result._replace(upload=upload))
+    return sent
+
+
 def next_state(state: State, server: Tensors, results: Mapping[int, ClientResult]) -> State:
     """The state after a round: the cohort's new tensors, everybody else's as they were."""
     clients = list(state.clients)
@@ -422,13 +450,16 @@ def aggregate(
     federation: Federation,
     server: Tensors,
     results: Mapping[int, ClientResult],
+    defences: Sequence[Defence] = (),
 ) -> Tensors:
-    """The server's next tensors, by the method's own rule; as they were where nobody took part."""
+    """The server's next tensors, by the method's own rule from what the defences leave; as they were where nobody took
+    part."""
     if not results:
         return server
     uploads = {k: result.upload for k, result in results.items()}
     sizes = {k: len(federation.train[k]) for k in results}
-    new = method.aggregate(server, uploads, sizes)
+    received = receive(defences, server, Received(uploads, sizes))
+    new = method.aggregate(server, received.uploads, received.weights)
     # A mean of equal values may differ from them in the last bit; frozen weights do not move.
     unmoved = {name: server[name] for name in new if net.is_frozen(name) and name in server}
     return {**new, **unmoved}

@@ -54,6 +54,7 @@ FAULT = 5  # what a stream of random numbers is for, beside the engine's purpose
 ARRIVED, AWAY, LOST, LATE, REFUSED = "arrived", "away", "lost", "late", "refused"
 WHY = "why"  # why those that were refused were, in a record
 HOW = ("raises", "nan", "shape", "missing", "extra", "dtype")
+NOTHING: Tensors = {}  # what a client was sent before its round
 
 
 class InjectedFault(RuntimeError):
@@ -65,20 +66,27 @@ class TooFewUploads(RuntimeError):
 
 
 class Turn(NamedTuple):
-    """A client's turn in a round. place: the fault's number in the list of faults."""
+    """A client's turn in a round.
+
+    place: the fault's number in the list of faults, or the defence's in that of defences. download: what the client was
+    sent; empty before it trains. purpose: what its random numbers are for, so that a fault and a defence at one place
+    draw apart.
+    """
 
     seed: int
     place: int
     round: int
     client: int
+    download: Tensors = NOTHING
+    purpose: int = FAULT
 
     def rng(self) -> np.random.Generator:
         """The generator of this fault, in this round, for this client."""
-        return np.random.default_rng([self.seed, FAULT, self.place, self.round, self.client])
+        return np.random.default_rng([self.seed, self.purpose, self.place, self.round, self.client])
 
     def rng_of_client(self) -> np.random.Generator:
         """The generator of this fault for this client, the same in every round."""
-        return np.random.default_rng([self.seed, FAULT, self.place, 0, self.client])  # rounds begin at 1
+        return np.random.default_rng([self.seed, self.purpose, self.place, 0, self.client])  # rounds begin at 1
 
 
 class Outcome(NamedTuple):
@@ -176,13 +184,10 @@ class Broken(Fault):
     def __post_init__(self) -> None:
         if not isinstance(self.how, str) or self.how not in HOW:
             raise ValueError(f"how={self.how!r} is unknown; {nearest(self.how, HOW)}")
-        good = isinstance(self.clients, Collection) and all(is_whole_number(k) and k >= 0 for k in self.clients)
-        require(good, "clients", self.clients, "a list of clients' numbers, from 0 on")
-        object.__setattr__(self, "clients", tuple(sorted({int(k) for k in self.clients})))
+        object.__setattr__(self, "clients", client_numbers(self.clients))
 
     def check(self, clients: int) -> None:
-        there = all(k < clients for k in self.clients)
-        require(there, "clients", self.clients, f"numbers from 0 to {clients - 1}, the federation's clients")
+        check_there(self.clients, clients)
 
     def before(self, turn: Turn) -> Outcome | None:
         if self.how != "raises" or turn.client not in self.clients:
@@ -201,6 +206,19 @@ class Broken(Fault):
 def check_share(share: float) -> None:
     """Raise ValueError unless it is a probability."""
     require(is_number(share) and 0 <= share <= 1, "share", share, "a number from 0 to 1")
+
+
+def client_numbers(clients: Any) -> tuple[int, ...]:
+    """Clients' numbers, each once and in order; ValueError where it is no list of such."""
+    good = isinstance(clients, Collection) and all(is_whole_number(k) and k >= 0 for k in clients)
+    require(good, "clients", clients, "a list of clients' numbers, from 0 on")
+    return tuple(sorted({int(k) for k in clients}))
+
+
+def check_there(numbers: Collection[int], clients: int) -> None:
+    """Raise ValueError unless they are numbers of a federation of so many clients."""
+    there = all(k < clients for k in numbers)
+    require(there, "clients", numbers, f"numbers from 0 to {clients - 1}, the federation's clients")
 
 
 def with_nan(tensors: Tensors) -> Tensors:
@@ -245,14 +263,24 @@ def before_training(faults: Sequence[Fault], seed: int, t: int, cohort: Sequence
     return absent
 
 
-def after_training(faults: Sequence[Fault], seed: int, t: int, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
-    """What became of those who have trained in round t: one fault after the other, until one keeps the upload back."""
+def after_training(
+    faults: Sequence[Fault],
+    seed: int,
+    t: int,
+    outcomes: Mapping[int, Outcome],
+    downloads: Mapping[int, Tensors],
+) -> dict[int, Outcome]:
+    """What became of those who have trained in round t: one fault after the other, until one keeps the upload back.
+
+    downloads: what each client whose upload would arrive was sent.
+    """
     struck = {}
     for k, outcome in outcomes.items():
         for place, fault in enumerate(faults):
             if outcome.fate != ARRIVED or outcome.result is None:
                 break
-            outcome = fault.after(Turn(seed, place, t, k), outcome.result)
+            turn = Turn(seed, place, t, k, downloads[k])
+            outcome = fault.after(turn, outcome.result)
         struck[k] = outcome
     return struck
 

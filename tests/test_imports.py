@@ -12,13 +12,14 @@ LIBRARY = Path(__file__).resolve().parents[1] / "fedecouple_lite"
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = (
     ("errors",),
-    ("augment", "files", "tensors", "data", "losses", "metrics", "models", "partition"),
+    ("archives", "augment", "files", "tensors", "data", "losses", "metrics", "models", "partition"),
     ("hyper", "phases"),
     ("methods",),
     ("client",),
     ("stacked", "faults"),
+    ("defence",),
     ("engine",),
-    ("newcomers",),
+    ("newcomers", "security"),
     ("__init__",),
     ("checkpoint",),
     ("studies",),

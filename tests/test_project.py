@@ -47,7 +47,7 @@ def test_dependencies_are_floors_and_environment_yml_repeats_none():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for line in project["dependencies"]:
         assert re.fullmatch(r"[a-z-]+>=[\d.]+(,<9)?", line), line
-    assert re.findall(r"- -e (.*)", (ROOT / "environment.yml").read_text()) == [".[umap,lab]"]
+    assert re.findall(r"- -e (.*)", (ROOT / "environment.yml").read_text()) == [".[umap,lab,security]"]
 
 
 def texts():

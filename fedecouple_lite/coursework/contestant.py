@@ -141,7 +141,7 @@ def watched(method: FedAvg, net: DecoupledNet, lr: float) -> FedAvg:
         self: FedAvg,
         server: Tensors,
         uploads: Mapping[int, Tensors],
-        sizes: Mapping[int, int],
+        sizes: Mapping[int, float],
     ) -> Tensors:
         for upload in uploads.values():
             check_upload(upload, shapes)

@@ -80,7 +80,7 @@ class FedAvg:
         """What the client sends back."""
         return pick(client, *self.shared)
 
-    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
+    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, float]) -> Tensors:
         """The server's next tensors from the cohort's uploads and training-set sizes, both by client number."""
         weights = [sizes[k] for k in uploads]
         return {**server, **weighted_mean(list(uploads.values()), weights)}

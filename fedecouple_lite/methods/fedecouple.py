@@ -124,7 +124,7 @@ class FedeCouple(FedAvg):
         """Omega = ||f(theta_i; x) - a_iy||^2 / d, (B,)."""
         return centre_loss(z, y, client["anchors.means"])
 
-    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
+    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, float]) -> Tensors:
         """Size-weighted mean; or, in place of sizes, weights s_i = max(0, mean over j != i of cos(u_i, u_j)) of the
         extractor's updates u_i = theta_i - theta^t, for the classifiers, too."""
         if self.aggregation == "size":

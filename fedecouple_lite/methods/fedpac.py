@@ -83,7 +83,7 @@ class FedPAC(FedAvg):
     def upload(self, client: Tensors) -> Tensors:
         return pick(client, EXTRACTOR, CLASSIFIER, "prototypes.", "statistics.")
 
-    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, int]) -> Tensors:
+    def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, float]) -> Tensors:
         """The mean extractor, the global prototypes, and for every client of the cohort a mixture of classifiers."""
         many = list(uploads.values())
         extractors = [pick(upload, EXTRACTOR) for upload in many]
