@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .archives import check_npz
 from .errors import nearest
 
 # name -> torchvision's class and its options
@@ -316,6 +317,7 @@ def _load_npz(path: Path) -> Dataset:
     keys = ("x_train", "y_train", "x_test", "y_test")
     may_be_there = ("classes", "w_train", "w_test", "x_unseen", "y_unseen", "w_unseen")
     try:
+        check_npz(path, (*keys, *may_be_there))
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in keys if key not in file.files]
             if missing:

@@ -19,6 +19,7 @@ from ..errors import nearest
 from .preprocessors import known_cells
 
 CONFIG = "nbgrader_config.py"
+LARGEST_NOTEBOOK = 128 * 2**20  # bytes of a file that is handed in: with many figures one has some 10 MiB
 HERE = Path("notebooks") / "assignments"  # where the course lies, from the top of the project
 
 
@@ -95,6 +96,9 @@ def make_programs_findable() -> None:
 def read(path: Path) -> NotebookNode:
     """A notebook; ValueError, in words, where the file is none."""
     try:
+        size = path.stat().st_size
+        if size > LARGEST_NOTEBOOK:
+            raise ValueError(f"it has {size / 2**20:.0f} MiB; at most {LARGEST_NOTEBOOK // 2**20} are read")
         notebook = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # nbformat raises a dozen kinds for what is no notebook
