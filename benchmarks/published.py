@@ -2,12 +2,19 @@
 
 import json
 import platform
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from tqdm import tqdm
 
 import fedecouple_lite
+from fedecouple_lite.files import write_whole
+from fedecouple_lite.methods import FedAvg
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"  # the table of `make demo`
@@ -23,6 +30,27 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+Row = dict[str, Any]
+# What to say of a setting, the method's label, the method, the seed, and what makes the rows of it.
+Job = tuple[Row, str, FedAvg, int, Callable[[], list[Row]]]
+
+
+def rows_of(part: str, jobs: Iterable[Job], folder: Path) -> pd.DataFrame:
+    """All rows of a part's jobs; one that was finished before is read back from `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for said, label, method, seed, job in tqdm(list(jobs), desc=part, unit="run"):
+        about = {"part": part, **said, "method": label, "hyper-parameters": asdict(method), "seed": seed}
+        name = blake2b(json.dumps(about | versions(), sort_keys=True).encode(), digest_size=8).hexdigest()
+        path = folder / f"{part}-{name}.json"
+        if not path.exists():
+            text = json.dumps(job(), indent=1)
+            write_whole(path, lambda beside, text=text: beside.write_text(text))
+        for row in json.loads(path.read_text()):
+            rows.append(said | {"method": label, "seed": seed} | row)
+    return pd.DataFrame(rows)
 
 
 def write_about(path: Path, about: dict[str, Any]) -> None:

@@ -9,26 +9,20 @@ PART.json (settings and versions). Interrupted, it goes on where it stopped: wha
 """
 
 import argparse
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from hashlib import blake2b
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from published import RESULTS, RUNS, versions, write_about
-from tqdm import tqdm
+from published import RESULTS, RUNS, Job, Row, rows_of, versions, write_about
 
 from fedecouple_lite import Federation, load, make, net_for, rounds, split
 from fedecouple_lite.client import client_round
 from fedecouple_lite.engine import State, start
 from fedecouple_lite.faults import DropAfter, DropBefore, Fault
-from fedecouple_lite.files import write_whole
 from fedecouple_lite.methods import METHODS, FedAvg
 from fedecouple_lite.newcomers import newcomer_accuracy, newcomer_data
 from fedecouple_lite.partition import split_unseen
@@ -56,8 +50,6 @@ WRITERS = 100
 WRITERS_ROUNDS = 30
 COHORTS = (10, 30, 100, 300)  # clients that a server takes in at once; FedPAC's would take minutes for a thousand
 
-Row = dict[str, Any]
-
 
 def digits(seed: int) -> Federation:
     """The digits over twenty clients, Dirichlet 0.3."""
@@ -80,9 +72,7 @@ def last_rounds(states: Sequence[State]) -> Row:
     }
 
 
-# --- What is measured: a part yields what to say of a setting, label, method, seed, and what makes its rows
-
-Job = tuple[Row, str, FedAvg, int, Callable[[], list[Row]]]
+# --- What is measured ---
 
 
 def participation() -> Iterator[Job]:
@@ -247,26 +237,10 @@ PARTS = {
 }
 
 
-def rows_of(part: str) -> pd.DataFrame:
-    """All rows of a part; a job that was finished before is read back."""
-    OUR_RUNS.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for said, label, method, seed, job in tqdm(list(PARTS[part]()), desc=part, unit="run"):
-        about = {"part": part, **said, "method": label, "hyper-parameters": asdict(method), "seed": seed}
-        name = blake2b(json.dumps(about | versions(), sort_keys=True).encode(), digest_size=8).hexdigest()
-        path = OUR_RUNS / f"{part}-{name}.json"
-        if not path.exists():
-            text = json.dumps(job(), indent=1)
-            write_whole(path, lambda beside, text=text: beside.write_text(text))
-        for row in json.loads(path.read_text()):
-            rows.append(said | {"method": label, "seed": seed} | row)
-    return pd.DataFrame(rows)
-
-
 def publish(part: str) -> None:
     """Run a part, or read it back, and write its table and what it depends on."""
     TABLES.mkdir(parents=True, exist_ok=True)
-    rows_of(part).round(6).to_csv(TABLES / f"{part}.csv", index=False)
+    rows_of(part, PARTS[part](), OUR_RUNS).round(6).to_csv(TABLES / f"{part}.csv", index=False)
     of_writers = part == "writers"
     methods = of_methods(SIX, 0.05, 1) if of_writers else of_methods(FOUR)
     about = {

@@ -1,5 +1,6 @@
 """The yardsticks measure the same work as the engine; timings themselves are never asserted."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def test_what_is_constant_over_the_number_of_clients_is_constant():
     assert [setting.net for _, setting in scale.settings_of_nets("cpu")] == ["cnn32", "resnet18"]
 
 
-def test_a_job_of_stability_is_run_once_and_read_back(monkeypatch, tmp_path):
-    import stability
+def test_a_job_is_run_once_and_read_back(tmp_path):
+    import published
 
     calls = []
     said, method = {"participation": 0.5}, make("fedper")
@@ -57,16 +58,14 @@ def test_a_job_of_stability_is_run_once_and_read_back(monkeypatch, tmp_path):
     def jobs():
         yield said, "FedPer", method, 3, lambda: calls.append(1) or [{"personal": 0.25}]
 
-    monkeypatch.setitem(stability.PARTS, "participation", jobs)
-    monkeypatch.setattr(stability, "OUR_RUNS", tmp_path / "runs")
-    rows = [stability.rows_of("participation") for _ in range(2)]
+    rows = [published.rows_of("participation", jobs(), tmp_path / "runs") for _ in range(2)]
     assert calls == [1] and rows[0].equals(rows[1])
     assert rows[0].to_dict("records") == [{"participation": 0.5, "method": "FedPer", "seed": 3, "personal": 0.25}]
 
 
-def test_no_two_jobs_of_stability_are_alike():
-    import stability
-
-    for part, jobs in stability.PARTS.items():
+@pytest.mark.parametrize("name", ["stability", "security"])
+def test_no_two_jobs_are_alike(name):
+    benchmark = importlib.import_module(name)
+    for part, jobs in benchmark.PARTS.items():
         about = [(*said.items(), label, seed) for said, label, _, seed, _ in jobs()]
         assert len(set(about)) == len(about) > 0, part
