@@ -1836,3 +1836,112 @@ def check_steadiness(yours: Callable[[np.ndarray], tuple[float, float, float]]) 
         ),
     ]
     return _check("steadiness", yours, reference, cases, mistakes)
+
+
+def check_label_of_image(yours: Callable[[Tensor], int]) -> bool:
+    """yours(gradient (C,) of the classifier's bias, of one image's cross-entropy) -> the image's label."""
+
+    def reference(gradient: Tensor) -> int:
+        return int(gradient.argmin())
+
+    def largest(gradient: Tensor) -> int:
+        return int(gradient.argmax())
+
+    def smallest_in_size(gradient: Tensor) -> int:
+        return int(gradient.abs().argmin())
+
+    def how_negative(gradient: Tensor) -> float:
+        return float(gradient.min())
+
+    def negative_or_not(gradient: Tensor) -> Tensor:
+        return gradient < 0
+
+    def last_place(gradient: Tensor) -> int:
+        return len(gradient) - 1 - int(gradient.argmin())
+
+    rng = np.random.default_rng()
+    cases = []
+    for classes in (3, 5, 10, 10, 10):
+        probabilities = torch.from_numpy(rng.dirichlet(np.ones(classes)))  # what the net says of the image
+        label = int(rng.integers(classes))
+        gradient = probabilities.clone()
+        gradient[label] -= 1
+        cases.append((gradient,))
+    mistakes = [
+        Mistake("the largest entry is the wrong class that the net finds likeliest; look at the signs.", largest),
+        Mistake("the entry nearest to zero is a class that the net rules out; look at the signs.", smallest_in_size),
+        Mistake("that is the entry itself; return its place, which is the class.", how_negative),
+        Mistake("that says of each class whether it is the one; return its number.", negative_or_not),
+        Mistake("classes are counted from the first entry.", last_place),
+    ]
+    return _check("label of an image", yours, reference, cases, mistakes)
+
+
+def check_trimmed_mean(yours: Callable[[np.ndarray, int], np.ndarray]) -> bool:
+    """yours(uploads (K, P), cut) -> (P,): in each column the mean without the `cut` smallest and largest; 2 cut < K."""
+
+    def reference(uploads: np.ndarray, cut: int) -> np.ndarray:
+        in_order = np.sort(uploads, axis=0)
+        return in_order[cut : len(uploads) - cut].mean(0)
+
+    def in_order_of_clients(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return uploads[cut : len(uploads) - cut].mean(0)
+
+    def of_all(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return uploads.mean(0)
+
+    def median(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.median(uploads, axis=0)
+
+    def without_largest(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=0)[: len(uploads) - cut].mean(0)
+
+    def without_smallest(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=0)[cut:].mean(0)
+
+    def over_all_clients(uploads: np.ndarray, cut: int) -> np.ndarray:
+        left = np.sort(uploads, axis=0)[cut : len(uploads) - cut]
+        return left.sum(0) / len(uploads)
+
+    def sorted_rows(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=1)[cut : len(uploads) - cut].mean(0)
+
+    def whole_clients(uploads: np.ndarray, cut: int) -> np.ndarray:
+        shortest_first = uploads[np.argsort(np.linalg.norm(uploads, axis=1))]
+        return shortest_first[cut : len(uploads) - cut].mean(0)
+
+    def one_at_each_end(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=0)[1:-1].mean(0)
+
+    def one_too_many(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=0)[cut : len(uploads) - cut - 1].mean(0)
+
+    def cut_to_the_ends(uploads: np.ndarray, cut: int) -> np.ndarray:
+        in_order = np.sort(uploads, axis=0)
+        return np.clip(uploads, in_order[cut], in_order[len(uploads) - cut - 1]).mean(0)
+
+    rng = np.random.default_rng()
+    cases = []
+    for clients, numbers, cut in ((7, 4, 2), (9, 5, 3), (8, 3, 2)):
+        uploads = rng.normal(0, 1, (clients, numbers))
+        uploads[0] += 20  # an attacker
+        cases.append((rng.permutation(uploads), cut))
+    mistakes = [
+        Mistake("this is the mean over all clients: nothing is cut.", of_all),
+        Mistake(
+            "sort first: these are the first and last clients, not the smallest and largest values.",
+            in_order_of_clients,
+        ),
+        Mistake("cut at both ends: the smallest values are still there.", without_largest),
+        Mistake("cut at both ends: the largest values are still there.", without_smallest),
+        Mistake("this is the median, which leaves one or two values; leave all but 2 cut of them.", median),
+        Mistake("divide by the number of values that are left, K - 2 cut.", over_all_clients),
+        Mistake("sort each column (over clients, axis 0), not each client's own numbers.", sorted_rows),
+        Mistake(
+            "every column by itself: whole clients are left out here, by the length of their uploads.", whole_clients
+        ),
+        Mistake("cut says how many go at each end; here it is always one.", one_at_each_end),
+        Mistake("one value too many is cut at the upper end (a slice leaves its end out already).", one_too_many),
+        Mistake("values are left out, not replaced by the nearest one that stays.", cut_to_the_ends),
+    ]
+    return _check("trimmed mean", yours, reference, cases, mistakes)

@@ -1,12 +1,13 @@
 """Demonstrations: what trains or runs in order to show. Each has a function that computes and one that draws it.
 
-`what_travels`, `pull_to_anchors`, `measure_descent` and `runs_with_faults` compute and return plain results;
-`travel_map`, `anchor_pull`, `descent` and `steadiness` hand those to `plots` and return the Figure.
+`what_travels`, `pull_to_anchors`, `measure_descent`, `runs_with_faults` and `runs_under_attack` compute and return
+plain results; `travel_map`, `anchor_pull`, `descent`, `steadiness` and `attacked` hand those to `plots` and return the
+Figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from ..client import LocalData, client_round, forward
 from ..data import Dataset
+from ..defence import Defence
 from ..engine import images_of, rounds
-from ..errors import is_number, is_whole_number, require
-from ..faults import DropBefore
+from ..errors import is_number, is_whole_number, nearest, require
+from ..faults import DropBefore, Fault
 from ..losses import centre_loss
 from ..methods import FedeCouple, make
 from ..models import DecoupledNet, net_for
 from ..partition import Federation, split
+from ..security.defences import ClipNorm, CoordinateMedian, MultiKrum, SimilarityWeights, TrimmedMean
+from ..security.poisoning import GaussianUpdate, SignFlip, draw_attackers, flip_labels, honest_accuracy
 from ..studies import convergence
 from ..studies.convergence import Problem
 from ..studies.steadiness import steadiness as steadiness_of
@@ -266,5 +270,106 @@ def steadiness(
     words = (
         f"{name}, participation {participation:g}, dropout {dropout:g}: {mean:.1f} % at the end; spread over seeds "
         f"{over_seeds:.1f}, over rounds {over_rounds:.1f} points; 10th percentile of clients {percentile10:.1f} %."
+    )
+    return plots.seeds_apart(runs), words
+
+
+# --- Clients that attack ---
+
+
+def flip_signs(federation: Federation, attackers: Sequence[int]) -> tuple[Federation, list[Fault]]:
+    """Attackers send the opposite of what they have learned."""
+    return federation, [SignFlip(attackers)]
+
+
+def send_noise(federation: Federation, attackers: Sequence[int]) -> tuple[Federation, list[Fault]]:
+    """Attackers send noise, three times as long as what they have learned."""
+    return federation, [GaussianUpdate(attackers, std=3.0)]
+
+
+def label_wrongly(federation: Federation, attackers: Sequence[int]) -> tuple[Federation, list[Fault]]:
+    """Attackers train as everybody does, on wrong labels."""
+    return flip_labels(federation, attackers), []
+
+
+# name -> a function of (federation, attackers): what everybody then trains on, and what goes wrong with uploads
+ATTACKS: dict[str, Callable[[Federation, Sequence[int]], tuple[Federation, list[Fault]]]] = {
+    "sign flip": flip_signs,
+    "noise": send_noise,
+    "label flip": label_wrongly,
+}
+DEFENCES = ("none", "median", "trimmed mean", "multi-Krum", "similarity weights", "norm clipping")
+
+
+def defences_against(name: str, clients: int) -> list[Defence]:
+    """The defence of this name for so many clients in a round. Krum and the trimmed mean prepare for as many attackers
+    as Krum can: fewer than half. ValueError for a name that is not one of DEFENCES."""
+    if name not in DEFENCES:
+        raise ValueError(f"defence={name!r} is unknown; {nearest(name, DEFENCES)}")
+    attackers = max(0, (clients - 3) // 2)
+    defences: dict[str, list[Defence]] = {
+        "none": [],
+        "median": [CoordinateMedian()],
+        "trimmed mean": [TrimmedMean(attackers / clients)],
+        "multi-Krum": [MultiKrum(attackers, keep=clients - attackers)],
+        "similarity weights": [SimilarityWeights()],
+        "norm clipping": [ClipNorm(0.5)],
+    }
+    return defences[name]
+
+
+def runs_under_attack(
+    data: Dataset,
+    name: str,
+    attack: str = "sign flip",
+    share: float = 0.2,
+    defence: str = "none",
+    *,
+    clients: int = 10,
+    per_client: int = 120,
+    length: int = 8,
+    seeds: int = 2,
+) -> list[dict[str, Any]]:
+    """Runs of the method `name` in which a share of the clients attack, one for each seed, as `plots.curves` takes
+    them; "personal" is the mean over the others, the honest ones.
+
+    attack: one of ATTACKS. share: in [0, 1), of `clients`, rounded. defence: one of DEFENCES. Splits are Dirichlet 0.5,
+    with at most `per_client` images a client, half of them for testing; all clients take part in each of `length`
+    rounds of four local epochs. Raises ValueError for what cannot be.
+    """
+    require(is_whole_number(seeds) and seeds >= 1, "seeds", seeds, "a whole number >= 1")
+    require(is_number(share) and 0 <= share < 1, "share", share, "a number from 0 to below 1")
+    if attack not in ATTACKS:
+        raise ValueError(f"attack={attack!r} is unknown; {nearest(attack, ATTACKS)}")
+    method = make(name, epochs=4)
+    defences = defences_against(defence, clients)
+    runs = []
+    for seed in range(seeds):
+        federation = split(data, clients, seed=seed, alpha=0.5, per_client=per_client)
+        attackers = draw_attackers(federation, share, seed)
+        poisoned, faults = ATTACKS[attack](federation, attackers)
+        net = net_for(data.in_shape, len(data.classes))
+        how: dict[str, Any] = {"seed": seed, "faults": faults, "defences": defences}
+        *_, state = rounds(method, net, poisoned, rounds=length, **how)
+        records = [{**record, "personal": honest_accuracy(record, attackers)} for record in state.records]
+        runs.append({"label": name, "seed": seed, "records": records})
+    return runs
+
+
+def attacked(
+    data: Dataset,
+    name: str,
+    attack: str = "sign flip",
+    share: float = 0.2,
+    defence: str = "none",
+    **sizes: int,
+) -> tuple[Figure, str]:
+    """The honest clients' personal accuracy of `runs_under_attack` round by round, a line a seed and their mean, and in
+    words where it ends. sizes: clients, per_client, length and seeds."""
+    runs = runs_under_attack(data, name, attack, share, defence, **sizes)
+    mean, over_seeds, _, _ = steadiness_of([run["records"] for run in runs])
+    words = (
+        f"{name}, {share:.0%} of the clients attack ({attack}), defence: {defence}. Honest clients: {100 * mean:.1f} % "
+        f"at the end, spread over seeds {100 * over_seeds:.1f} points."
     )
     return plots.seeds_apart(runs), words

@@ -268,6 +268,27 @@ def steadiness(data: Dataset, **sizes: int) -> Picture:
     return Picture(controls, draw)
 
 
+def attacked(data: Dataset, **sizes: int) -> Picture:
+    """Method, attack, share of attackers and defence, and how the honest clients fare. A move takes a few seconds;
+    values that were shown before come at once. sizes: as `demonstrations.attacked` takes them."""
+    controls = {
+        "name": w.Dropdown(options=list(METHODS), value="fedavg", description="method"),
+        "attack": w.Dropdown(options=list(demonstrations.ATTACKS), description="attack"),
+        "share": _slider("attackers", 0.2, 0.0, 0.4, 0.1),
+        "defence": w.Dropdown(options=demonstrations.DEFENCES, description="defence"),
+    }
+    shown: dict[tuple[str, str, float, str], tuple[bytes, str]] = {}
+
+    def draw(name: str, attack: str, share: float, defence: str) -> tuple[bytes, str]:
+        values = (name, attack, round(share, 1), defence)
+        if values not in shown:
+            figure, words = demonstrations.attacked(data, name, attack, values[2], defence, **sizes)
+            shown[values] = png(figure), words
+        return shown[values]
+
+    return Picture(controls, draw)
+
+
 def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:
     """Figures by number under one slider, drawn beforehand: the rounds of an embedding, say, or whatever `name` calls
     the numbers. ValueError for none."""
