@@ -25,6 +25,17 @@ from fedecouple_lite.defence import Defence
 from fedecouple_lite.methods import FedAvg
 from fedecouple_lite.security import membership as mia
 from fedecouple_lite.security.defences import ClipNorm, CoordinateMedian, GaussianNoise, MultiKrum, SimilarityWeights
+from fedecouple_lite.security.inversion import (
+    Observation,
+    PixelRange,
+    class_mix_from,
+    first_round,
+    in_round,
+    invert,
+    labels_from,
+    likeness,
+)
+from fedecouple_lite.security.messages import COUNTS, class_mix_of, look
 from fedecouple_lite.security.poisoning import (
     ScaledUpdate,
     backdoor_success,
@@ -34,6 +45,7 @@ from fedecouple_lite.security.poisoning import (
 )
 from fedecouple_lite.security.privacy import privacy_spent_to_others, privacy_spent_to_server
 from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS
+from fedecouple_lite.tensors import CLASSIFIER
 
 TABLES = RESULTS / "security"
 OUR_RUNS = RUNS / "security"
@@ -207,6 +219,73 @@ def run_noise(method: FedAvg, seed: int, clip: float, multiplier: float) -> list
     return [row]
 
 
+# --- Images and labels from weights ---
+
+
+def inversion() -> Iterator[Job]:
+    """Images made from a client's real upload of its first round, one or more images in one batch, by `invert` with 300
+    iterations and two restarts; FedRep's classifier stays, so the attacker is given the labels."""
+    for images, epochs in ((1, 1), (1, 5), (4, 1), (8, 1)):
+        for label, method, seed in of_methods(FOUR, epochs=epochs):
+            said = {"images": images, "epochs": epochs}
+            yield said, label, method, seed, partial(run_inversion, method, seed, images)
+
+
+def run_inversion(method: FedAvg, seed: int, images: int) -> list[Row]:
+    """A row for each of three draws of images: psnr (dB) and ssim, means over its images; labels: 1 where those read
+    from the classifier are right, 0 where not, empty where it does not travel."""
+    data = load("digits")
+    net = net_for(data.in_shape, 10)
+    pixel_range = PixelRange.of(data)
+    how = {"loss": "layers"} if images == 1 else {"loss": "cosine", "input_match": 0.0}
+    rows = []
+    for draw in range(3):
+        rng = np.random.default_rng([seed, draw, 16])  # not the draws that the attack was tuned on
+        index = torch.from_numpy(rng.choice(len(data.y), images, replace=False))
+        x, y = data.images(index), data.y[index]
+        seen = first_round(method, net, x, y, seed=seed)
+        inverted = invert(seen, y, pixel_range, seed=seed, **how)
+        found = likeness(inverted.pixels, pixel_range.pixels(x))
+        row = {"draw": draw, "psnr": float(found.psnr.mean()), "ssim": float(found.ssim.mean())}
+        rows.append(row | {"labels": labels_are_read(seen, y)})
+    return rows
+
+
+def labels_are_read(seen: Observation, y: torch.Tensor) -> float | None:
+    """1 where the labels are those that the classifier's update says, 0 where not; None where it did not travel."""
+    if not any(name.startswith(CLASSIFIER) for name in seen.upload):
+        return None
+    return float(labels_from(seen, len(y)).tolist() == sorted(y.tolist()))
+
+
+def class_mix() -> Iterator[Job]:
+    """How far the class mix that a server reads from a client's upload of round 2 is from the truth, in total
+    variation, mean over clients; a guess that all classes are alike in a row of its own."""
+    names = {"FedAvg": "fedavg", "FedPAC": "fedpac", "FedeCouple": "fedecouple"}
+    for epochs in (1, 5):
+        for label, method, seed in of_methods(names, epochs=epochs):
+            yield {"epochs": epochs}, label, method, seed, partial(run_class_mix, method, seed)
+
+
+def run_class_mix(method: FedAvg, seed: int) -> list[Row]:
+    """One row: distance of what is read (FedPAC's counts, else `class_mix_from` the classifier), and of the guess."""
+    federation = split(load("digits"), 10, seed=seed, alpha=0.3, per_client=60)
+    net = net_for(federation.data.in_shape, 10)
+    distances = []
+    of_guess = []
+    for k, counts in enumerate(torch.from_numpy(federation.label_counts())):
+        seen = in_round(look(method, net, federation, client=k), 2)
+        if COUNTS in seen.upload:
+            said = class_mix_of(seen.upload)
+            mix = said / said.sum()
+        else:
+            mix = class_mix_from(seen, len(federation.train[k]))
+        truth = counts / counts.sum()
+        distances.append(float((mix - truth).abs().sum() / 2))
+        of_guess.append(float((truth - 0.1).abs().sum() / 2))
+    return [{"distance": float(np.mean(distances)), "of_a_guess": float(np.mean(of_guess))}]
+
+
 # --- Running ---
 
 
@@ -215,6 +294,8 @@ PARTS: dict[str, Callable[[], Iterator[Job]]] = {
     "backdoor": backdoor,
     "membership": membership,
     "noise": noise,
+    "inversion": inversion,
+    "class_mix": class_mix,
 }
 
 

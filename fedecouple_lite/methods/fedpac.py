@@ -31,6 +31,7 @@ class FedPAC(FedAvg):
     classifier_lr: float | None = hyper(None, "step size of the classifier; none: as lr", tries=(None, 0.05, 0.2))
     lam: float = hyper(1.0, "pull to the global prototypes, from round 2 on; 0 removes it", tries=(0.1, 1.0, 3.0))
 
+    shared = (EXTRACTOR, CLASSIFIER, "prototypes.", "statistics.")
     predict = own_model
 
     def init_server(self, start: Tensors) -> Tensors:
@@ -79,9 +80,6 @@ class FedPAC(FedAvg):
         """Class means (C, d) and counts (C,) under the trained theta."""
         means, counts = class_means(z, y, net.classes, valid)
         return {"prototypes.means": means, "prototypes.counts": counts}
-
-    def upload(self, client: Tensors) -> Tensors:
-        return pick(client, EXTRACTOR, CLASSIFIER, "prototypes.", "statistics.")
 
     def aggregate(self, server: Tensors, uploads: Mapping[int, Tensors], sizes: Mapping[int, float]) -> Tensors:
         """The mean extractor, the global prototypes, and for every client of the cohort a mixture of classifiers."""
