@@ -10,9 +10,11 @@ export MPLBACKEND ?= Agg
 
 # Tests run side by side, in one process per core; BY_FILE keeps those of a file in one process.
 BY_FILE = -n $(WORKERS) --dist loadfile
+# Where a browser waits for a kernel, and that for its page, a third of the time nobody computes.
+BROWSERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
+.PHONY: help demo everything lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
@@ -69,7 +71,13 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-test: lint unit widgets7 slow colab assignments browser site
+test: everything lint unit widgets7 slow colab assignments browser site
+
+# What the tests need, in one go where nothing is there yet: pip looks once, not four times.
+everything: pyproject.toml
+	@test -e $(VENV)/.docs || { $(MAKE) $(VENV)/.ready && \
+	  $(PIP) install --quiet -e ".[coursework,browser,app,docs]" && \
+	  touch $(VENV)/.coursework $(VENV)/.browser $(VENV)/.docs; }
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -112,7 +120,7 @@ $(VENV)/.browser: $(VENV)/.ready
 
 # Every notebook in JupyterLab, every widget clicked, the lecture room's page.
 browser: $(VENV)/.browser
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/browser --ignore tests/browser/test_site_in_browser.py -rs
+	$(PY) -m pytest -n $(BROWSERS) --dist loadgroup tests/browser --ignore tests/browser/test_site_in_browser.py -rs
 
 # The widgets alone, large, on one page; two kernels wait so that it opens at once.
 app: $(VENV)/.browser

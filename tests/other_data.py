@@ -14,11 +14,7 @@ OFFERS = {
     "05_fedecouple": ("fashion_mnist", "cifar10"),
     "07_ablations": ("fashion_mnist", "cifar10"),
 }
-IN_BROWSER = {  # what the browser's tests run in `make test`; `make datasets` runs all
-    "01_heterogeneous_clients": "mnist",
-    "03_anchors": "fashion_mnist",
-    "07_ablations": "cifar10",
-}
+IN_BROWSER = {"01_heterogeneous_clients": "mnist"}  # the browser's tests in `make test`; `make datasets` runs all
 FEW = 40  # images of a client, on data sets of which a notebook claims nothing
 FEWER = """
 from fedecouple_lite.course.lessons import LESSONS

@@ -12,7 +12,6 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from ..models import net_for
 from ..partition import Federation, split
 from . import wire
 from .contestant import main
+from .fresh import fresh_processes
 
 CLIENTS = 10
 PER_CLIENT = 90  # images, test ones included
@@ -129,7 +129,7 @@ def logits_of(source: str, federations: Sequence[Federation], dataset: str, seed
         "rounds": ROUNDS,
     }
     images = [test_images(federation) for federation in federations]
-    context = get_context("spawn")
+    context = fresh_processes(main.__module__)
     ours, theirs = context.Pipe()
     process = context.Process(target=main, args=(theirs,), daemon=True)
     process.start()

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ from nbgrader.plugins.export import CsvExportPlugin
 from traitlets.config import Config
 
 from .course import Course, last_error, read
+from .fresh import fresh_processes
 from .preprocessors import NOTES, first_line, id_of
 from .release import release
 from .warm import pid_of_warm_process
@@ -254,7 +253,7 @@ def run_some(
     of: int,
 ) -> None:
     """Autograde until none is `left`; those done are taken out. Raises BrokenProcessPool when a worker dies."""
-    with ProcessPoolExecutor(workers, fresh_processes(), take_environment, (dict(os.environ),)) as pool:
+    with ProcessPoolExecutor(workers, fresh_processes(__name__), take_environment, (dict(os.environ),)) as pool:
         jobs = {}
         for submission in left:
             jobs[pool.submit(autograde, course.folder, course.config, submission)] = submission
@@ -269,17 +268,6 @@ def run_some(
         except KeyboardInterrupt:  # what is graded stays, and is not graded again
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def fresh_processes() -> BaseContext:
-    """Where workers come from: forked, but not from this process, whose threads they must not inherit. It is one that
-    has imported this module, which takes some seconds, and done nothing else. Where there is none (Windows) every
-    worker imports for itself."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def take_environment(environment: Mapping[str, str]) -> None:

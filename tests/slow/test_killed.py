@@ -172,7 +172,8 @@ def test_a_run_that_is_killed_at_a_random_moment_is_resumed_to_the_same_end(fork
     kills = 0
     went_on = 0
     number = 0
-    while kills < TIMES:
+    # Some are killed before their first round is kept, or after their last: enough of them have to go on.
+    while kills < TIMES or went_on <= TIMES / 4:
         number += 1
         assert number < 3 * TIMES, "the runs end before they can be killed"
         out = tmp_path / str(number) / "run.json"
@@ -183,7 +184,6 @@ def test_a_run_that_is_killed_at_a_random_moment_is_resumed_to_the_same_end(fork
         forks.done(words=words)
         assert but_seconds(out) == right
         assert list(out.parent.iterdir()) == [out]  # neither checkpoints nor parts of files
-    assert went_on > TIMES / 4  # the others were killed before their first round, or after their last
 
 
 def test_an_ablation_that_is_killed_goes_on_by_itself_to_the_same_weights(forks, tmp_path):
