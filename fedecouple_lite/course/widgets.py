@@ -265,7 +265,7 @@ def steadiness(data: Dataset, **sizes: int) -> Picture:
             shown[values] = png(figure), words
         return shown[values]
 
-    return Picture(controls, draw)
+    return Picture(controls, draw, "auto")  # as wide as it was drawn
 
 
 def attacked(data: Dataset, **sizes: int) -> Picture:
@@ -286,7 +286,7 @@ def attacked(data: Dataset, **sizes: int) -> Picture:
             shown[values] = png(figure), words
         return shown[values]
 
-    return Picture(controls, draw)
+    return Picture(controls, draw, "auto")  # as wide as it was drawn
 
 
 def slideshow(figures: Mapping[Any, Figure], name: str = "round") -> Picture:

@@ -20,6 +20,8 @@ CELLS = (
     "few = Setting(rounds=2, clients=4, per_client=30)\n"
     "widgets.AblationPanel(few, seeds=1, folder=Path(tempfile.mkdtemp()), epochs=1)",
     "widgets.TrainingPanel(data, clients=5, epochs=1, mu=3.0, lam=25)",
+    "few_runs = {'clients': 5, 'per_client': 30, 'length': 2, 'seeds': 2}\nwidgets.steadiness(data, **few_runs)",
+    "widgets.attacked(data, **few_runs)",
 )
 
 
@@ -69,8 +71,8 @@ class Widget:
     def click(self, button):
         self.out.locator(f"button:text-is('{button}')").click()
 
-    def choose(self, value):
-        self.out.locator("select").select_option(value)
+    def choose(self, value, of=0):
+        self.out.locator("select").nth(of).select_option(value)
 
     def says(self, text):
         playwright.expect(self.out.locator(".widget-html").last).to_contain_text(text, timeout=20_000)
@@ -180,6 +182,31 @@ def test_measurement_and_bound_follow_the_constants(page):
     widget.type("lambda", 1)
     first = widget.changed(first)
     widget.type("K", 1)
+    widget.changed(first)
+
+
+def test_participation_and_dropout_follow_the_controls(page):
+    widget = Widget(page, 7)
+    first = widget.src()
+    widget.press_key("participation", "ArrowLeft")
+    widget.says("participation 0.9, dropout 0")
+    first = widget.changed(first)
+    widget.type("dropout", 0.5)
+    widget.says("participation 0.9, dropout 0.5")
+    widget.changed(first)
+
+
+def test_attackers_and_defences_follow_the_controls(page):
+    widget = Widget(page, 8)
+    first = widget.src()
+    widget.choose("label flip", of=1)
+    widget.says("20% of the clients attack (label flip), defence: none")
+    first = widget.changed(first)
+    widget.press_key("attackers", "ArrowRight")
+    widget.says("30% of the clients attack")
+    first = widget.changed(first)
+    widget.choose("similarity weights", of=2)
+    widget.says("defence: similarity weights")
     widget.changed(first)
 
 
