@@ -218,7 +218,6 @@ def written_by(words, tmp_path, cwd):
     "words",
     [
         ("run", "--method", "fedecouple", *SMALL, "--checkpoint-every", "1"),
-        ("compare", "--methods", "fedavg,fedrep", "--seeds", "1", *SMALL),
         ("benchmark", "--methods", "fedavg,fedrep", "--seeds", "1", "--rounds", "1"),
     ],
     ids=lambda words: words[0],

@@ -19,7 +19,8 @@ loss="cosine", input_match=0 does better, and for one MNIST image loss="cosine".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -384,13 +385,25 @@ def descend(objective: Callable[[Tensor], Tensor], start: Tensor, iterations: in
     adam = torch.optim.Adam([pixels], step)
     milestones = [int(share * iterations) for share in (0.4, 0.65, 0.85)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(adam, milestones, gamma=0.3)
-    for _ in range(iterations):
-        (pixels.grad,) = torch.autograd.grad(objective(pixels), pixels)
-        adam.step()
-        schedule.step()
-        with torch.no_grad():
-            pixels.clamp_(0, 1)
+    with one_thread():
+        for _ in range(iterations):
+            (pixels.grad,) = torch.autograd.grad(objective(pixels), pixels)
+            adam.step()
+            schedule.step()
+            with torch.no_grad():
+                pixels.clamp_(0, 1)
     return pixels.detach()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In between PyTorch computes on one core: with tensors as small as these, several wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def noise(shape: tuple[int, ...], like: Tensor, seed: int, restart: int) -> Tensor:
