@@ -35,7 +35,7 @@ from ..methods import FedAvg
 from ..models import DecoupledNet
 from ..phases import Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat
-from .messages import COUNTS, Look, in_order
+from .messages import COUNTS, Exchange, in_order
 
 LOSSES = ("layers", "cosine", "l2")
 BIAS = "classifier.bias"
@@ -128,7 +128,7 @@ def first_round(
     return observe(method, net, client, download, in_order(x, y, method.batch_size))
 
 
-def in_round(look: Look, t: int) -> Observation:
+def in_round(look: Exchange, t: int) -> Observation:
     """What the server sees of round t, from 1 on, of a client that `messages.look` followed.
 
     Of the client's tensors before that round it takes the first ones, which all share, and what was uploaded last. So

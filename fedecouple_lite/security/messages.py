@@ -48,7 +48,7 @@ class Message(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Exchange:
     """What went to and fro between the server and one client, round by round, the first round first.
 
     downloads, uploads: the messages. clients: the client's tensors after each round, of which an attacker sees nothing.
@@ -87,7 +87,7 @@ def look(
     client: int = 0,
     rounds: int = 2,
     seed: int = 0,
-) -> Look:
+) -> Exchange:
     """Run `rounds` rounds with all clients that have images, and note what goes to and fro between the server and
     `client`.
 
@@ -116,7 +116,7 @@ def look(
                 noted.append((download, result.upload, result.client))
         server = method.aggregate(server, uploads, sizes)
     downloads, sent, after = zip(*noted, strict=True)
-    return Look(method, net, before, downloads, sent, after)
+    return Exchange(method, net, before, downloads, sent, after)
 
 
 def check_look(federation: Federation, client: int, rounds: int, seed: int) -> None:
@@ -128,7 +128,7 @@ def check_look(federation: Federation, client: int, rounds: int, seed: int) -> N
     require(is_seed(seed), "seed", seed, SEED)
 
 
-def messages(seen: Look) -> list[Message]:
+def messages(seen: Exchange) -> list[Message]:
     """One row a tensor, in order of rounds, the download before the upload."""
     rows = []
     for t, (download, upload) in enumerate(zip(seen.downloads, seen.uploads, strict=True), start=1):
@@ -145,7 +145,7 @@ def rows_of(t: int, direction: str, message: Tensors) -> list[Message]:
     return rows
 
 
-def private_names(seen: Look) -> list[str]:
+def private_names(seen: Exchange) -> list[str]:
     """The names, sorted, of tensors that the client has after a round and never uploads.
 
     A name that the server sends and the client only keeps is one of them, too: the server knows that tensor, and not
@@ -156,7 +156,7 @@ def private_names(seen: Look) -> list[str]:
     return sorted(kept - sent)
 
 
-def leaks(seen: Look, private: Sequence[str] | None = None) -> list[str]:
+def leaks(seen: Exchange, private: Sequence[str] | None = None) -> list[str]:
     """The names, sorted, of uploaded tensors that should have stayed with the client.
 
     private: what the names that must stay begin with. None is what the method itself declares: all that does not begin
@@ -168,7 +168,7 @@ def leaks(seen: Look, private: Sequence[str] | None = None) -> list[str]:
     return sorted(name for name in uploaded if name.startswith(tuple(private)))
 
 
-def not_weights(seen: Look) -> list[str]:
+def not_weights(seen: Exchange) -> list[str]:
     """The names, sorted, of uploaded tensors that are no weights of a model: what is computed from images as such."""
     uploaded = {name for upload in seen.uploads for name in upload}
     return sorted(name for name in uploaded if not name.startswith((EXTRACTOR, CLASSIFIER)))
