@@ -1,5 +1,5 @@
-"""Tables for people, made from data/results: ablations, convergence, speed, stability and scale in docs/results.md, and
-the demo's in README.md.
+"""Tables for people, made from data/results: ablations, convergence, speed, stability, scale and security in
+docs/results.md, and the demo's in README.md.
 
 python benchmarks/pages.py
 """
@@ -162,6 +162,120 @@ def costs() -> str:
     return markdown(shown)
 
 
+def mean_and_spread(values: pd.Series, form: str = "{:.1f}") -> str:
+    """The mean of some seeds' figures, +- their standard deviation."""
+    return f"{form.format(values.mean())} +- {form.format(values.std())}"
+
+
+def personal_unless_diverged(rows: pd.DataFrame) -> str:
+    """Some seeds' personal accuracy in percent; where one of the runs diverged, how many did in place of a mean."""
+    diverged = int((rows["diverged"] > 0).sum())
+    if diverged:
+        return f"{diverged} of {len(rows)} diverged"
+    return mean_and_spread(100 * rows["personal"])
+
+
+def poisoning() -> str:
+    """A table for each attack: honest clients' personal accuracy by the share of attackers, a row for each method and
+    each way to average."""
+    rows = pd.read_csv(RESULTS / "security" / "poisoning.csv")
+    without = rows[rows["attack"] == "none"]
+    tables = []
+    for attack in ("sign flip", "label flip"):
+        shown = []
+        of_attack = pd.concat([without, rows[rows["attack"] == attack]])
+        for (method, aggregation), part in of_attack.groupby(["method", "aggregation"], sort=False):
+            line = {attack: method, "the server averages by": aggregation}
+            for share, of_share in part.groupby("share"):
+                title = f"{share:.0%} attack" if share else "nobody attacks"
+                line[title] = personal_unless_diverged(of_share)
+            shown.append(line)
+        by_method = {name: place for place, name in enumerate(rows["method"].unique())}
+        shown.sort(key=lambda line: by_method[line[attack]])
+        tables.append(markdown(pd.DataFrame(shown)))
+    return "\n\n".join(tables)
+
+
+def backdoor() -> str:
+    """How many stamped images are taken for the target, and how many others are right, by method and defence."""
+    rows = pd.read_csv(RESULTS / "security" / "backdoor.csv")
+    titles = {
+        "server": "backdoor %, server's",
+        "personal": "backdoor %, personal",
+        "server_accuracy": "right %, server's",
+        "personal_accuracy": "right %, personal",
+    }
+    shown = []
+    for method in rows["method"].unique():
+        of_method = rows[rows["method"] == method]
+        for (attack, defence), part in of_method.groupby(["attack", "defence"], sort=False):
+            line = {"method": method, "defence": "nobody attacks" if attack == "none" else defence}
+            for figure, title in titles.items():
+                has_none = part[figure].isna().any()
+                line[title] = "no model" if has_none else mean_and_spread(100 * part[figure])
+            shown.append(line)
+    return markdown(pd.DataFrame(shown))
+
+
+def membership() -> str:
+    """A table for each setting: how well a client's upload tells its training images from others."""
+    rows = pd.read_csv(RESULTS / "security" / "membership.csv")
+    tables = []
+    for (images, epochs), of_setting in rows.groupby(["images", "epochs"], sort=False):
+        shown = []
+        for method, of_method in of_setting.groupby("method", sort=False):
+            parts = dict(list(of_method.groupby("attack")))
+            line = {f"images: {images}, epochs: {epochs}": method}
+            for attack in ("loss", "likelihood ratio"):
+                line[f"AUC, {attack}"] = mean_and_spread(parts[attack]["auc"], "{:.3f}")
+                line[f"control, {attack}"] = mean_and_spread(parts[f"{attack}, control"]["auc"], "{:.3f}")
+            for attack in ("loss", "likelihood ratio"):
+                line[f"found % at 1 %, {attack}"] = mean_and_spread(100 * parts[attack]["tpr"])
+            line["error of a guess"] = f"{parts['loss']['error'].mean():.3f}"
+            shown.append(line)
+        tables.append(markdown(pd.DataFrame(shown)))
+    return "\n\n".join(tables)
+
+
+def noise() -> str:
+    """Personal accuracy under clipping and noise, and the privacy that is spent."""
+    rows = pd.read_csv(RESULTS / "security" / "noise.csv")
+    shown = []
+    for (clip, multiplier), part in rows.groupby(["clip", "multiplier"], sort=False):
+        line = {"clip": "none" if clip == float("inf") else f"{clip:g}", "multiplier": f"{multiplier:g}"}
+        for method, of_method in part.groupby("method", sort=False):
+            line[method] = personal_unless_diverged(of_method)
+        for figure, title in (("epsilon_server", "epsilon, uploads"), ("epsilon_others", "epsilon, model only")):
+            epsilon = part[figure].max()
+            line[title] = "no limit" if epsilon == float("inf") else f"{epsilon:,.0f}"
+        shown.append(line)
+    return markdown(pd.DataFrame(shown))
+
+
+def inversion() -> str:
+    """How alike images made from an upload are to the true ones, and whether the labels read from it are right."""
+    rows = pd.read_csv(RESULTS / "security" / "inversion.csv")
+    shown = []
+    for (images, epochs, method), part in rows.groupby(["images", "epochs", "method"], sort=False):
+        line = {"images": images, "epochs": epochs, "method": method}
+        line["PSNR dB, median (mean)"] = f"{part['psnr'].median():.1f} ({part['psnr'].mean():.1f})"
+        line["SSIM, median (mean)"] = f"{part['ssim'].median():.2f} ({part['ssim'].mean():.2f})"
+        read = part["labels"].dropna()
+        line["labels read"] = f"{read.sum():.0f} of {len(read)}" if len(read) else "not sent"
+        shown.append(line)
+    return markdown(pd.DataFrame(shown))
+
+
+def class_mix() -> str:
+    """How far a client's class mix, as its upload says it, is from the truth, in percent of its images."""
+    rows = pd.read_csv(RESULTS / "security" / "class_mix.csv")
+    read = over_seeds(rows, ["epochs"], "distance")
+    guessed = over_seeds(rows[rows["method"] == "FedAvg"], ["epochs"], "of_a_guess")
+    shown = pd.concat([read, guessed.rename(index={"FedAvg": "a guess: all classes alike"})])
+    shown.columns = [f"% wrong, epochs: {epochs}" for epochs in shown.columns]
+    return markdown(shown.rename_axis("method").reset_index())
+
+
 def demo() -> str:
     """What `make demo` prints, without what it says of chance."""
     shown = as_table(pd.read_csv(RESULTS / "demo" / "demo.csv"))
@@ -186,6 +300,12 @@ TABLES = {  # by marker
     "clients": clients,
     "nets": nets,
     "costs": costs,
+    "poisoning": poisoning,
+    "backdoor": backdoor,
+    "membership": membership,
+    "noise": noise,
+    "inversion": inversion,
+    "class mix": class_mix,
     "demo": demo,
 }
 

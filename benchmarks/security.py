@@ -232,23 +232,25 @@ def inversion() -> Iterator[Job]:
 
 
 def run_inversion(method: FedAvg, seed: int, images: int) -> list[Row]:
-    """A row for each of three draws of images: psnr (dB) and ssim, means over its images; labels: 1 where those read
-    from the classifier are right, 0 where not, empty where it does not travel."""
+    """A row for each of three draws of images."""
+    return [invert_draw(method, seed, images, draw) for draw in range(3)]
+
+
+def invert_draw(method: FedAvg, seed: int, images: int, draw: int) -> Row:
+    """psnr (dB) and ssim, means over the images; labels: 1 where those read from the classifier are right, 0 where not,
+    empty where it does not travel."""
     data = load("digits")
     net = net_for(data.in_shape, 10)
     pixel_range = PixelRange.of(data)
+    rng = np.random.default_rng([seed, draw, 16])  # not the draws that the attack was tuned on
+    index = torch.from_numpy(rng.choice(len(data.y), images, replace=False))
+    x, y = data.images(index), data.y[index]
+    seen = first_round(method, net, x, y, seed=seed)
     how = {"loss": "layers"} if images == 1 else {"loss": "cosine", "input_match": 0.0}
-    rows = []
-    for draw in range(3):
-        rng = np.random.default_rng([seed, draw, 16])  # not the draws that the attack was tuned on
-        index = torch.from_numpy(rng.choice(len(data.y), images, replace=False))
-        x, y = data.images(index), data.y[index]
-        seen = first_round(method, net, x, y, seed=seed)
-        inverted = invert(seen, y, pixel_range, seed=seed, **how)
-        found = likeness(inverted.pixels, pixel_range.pixels(x))
-        row = {"draw": draw, "psnr": float(found.psnr.mean()), "ssim": float(found.ssim.mean())}
-        rows.append(row | {"labels": labels_are_read(seen, y)})
-    return rows
+    inverted = invert(seen, y, pixel_range, seed=seed, **how)
+    found = likeness(inverted.pixels, pixel_range.pixels(x))
+    row = {"draw": draw, "psnr": float(found.psnr.mean()), "ssim": float(found.ssim.mean())}
+    return row | {"labels": labels_are_read(seen, y)}
 
 
 def labels_are_read(seen: Observation, y: torch.Tensor) -> float | None:

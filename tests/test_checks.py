@@ -34,6 +34,12 @@ def spreads(a, ddof=1):
     return np.mean(means), np.std(means, ddof=ddof), np.mean(deviations)
 
 
+def trimmed(uploads, cut):
+    """Column by column, without the smallest and largest."""
+    left = [sorted(column)[cut : len(column) - cut] for column in uploads.T.tolist()]
+    return np.array([sum(values) / len(values) for values in left])
+
+
 RIGHT = {
     "class_means": lambda z, y, c: losses.class_means(z, y, c)[0],
     "centre_loss": losses.centre_loss,
@@ -45,6 +51,8 @@ RIGHT = {
     "interaction": lambda none, a, b, both: both - a - b + none,
     "paired_interval": lambda a, b: stats.ttest_rel(a, b).confidence_interval(0.95),
     "steadiness": lambda a: spreads(a[:, -5:]),
+    "label_of_image": lambda gradient: gradient.tolist().index(min(gradient)),
+    "trimmed_mean": trimmed,
     "weighted_mean": tensors.weighted_mean,
     "split_names": lambda t, part: tensors.pick(t, part),
     "unevenness": lambda counts: partition.unevenness(counts)["label_skew"],
@@ -119,6 +127,15 @@ WRONG = {
     "steadiness": [
         (lambda a: spreads(a[:, -5:], ddof=0), "divides by n - 1"),
         (spreads, "yours are of all"),
+    ],
+    "label_of_image": [
+        (lambda gradient: gradient.argmax(), "the wrong class that the net finds likeliest"),
+        (lambda gradient: gradient.sign() == -1, "return its number"),
+    ],
+    "trimmed_mean": [
+        (lambda u, cut: np.median(u, axis=0), "this is the median"),
+        (lambda u, cut: trimmed(u, 1), "here it is always one"),
+        (lambda u, cut: trimmed(u, 0), "nothing is cut"),
     ],
     "weighted_mean": [
         (lambda m, w: tensors.weighted_mean(m, [1] * len(m)), "use the weights"),
@@ -429,7 +446,7 @@ def scaled(result, factor):
 
 
 @pytest.mark.parametrize("factor", [1.05, 0.95, 1.001, -1.0])
-@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"partition"}))
+@pytest.mark.parametrize("name", sorted(RIGHT.keys() - {"partition", "label_of_image"}))
 def test_a_right_answer_that_is_a_little_off_is_refused_in_whatever_case_it_is(name, factor, capsys):
     check = getattr(checks, f"check_{name}")
     calls = []
@@ -445,6 +462,24 @@ def test_a_right_answer_that_is_a_little_off_is_refused_in_whatever_case_it_is(n
 
         assert check(nearly) is False, (off, capsys.readouterr().out)
     assert check(lambda *case: scaled(RIGHT[name](*case), 1 + 1e-7)) is True  # rounding is no mistake
+
+
+def test_a_label_that_is_wrong_for_one_image_alone_is_refused_and_any_kind_of_number_passes(capsys):
+    calls = []
+    checks.check_label_of_image(lambda gradient: calls.append(1) or RIGHT["label_of_image"](gradient))
+    images = len(calls)
+    for off in range(images):
+        calls.clear()
+
+        def nearly(gradient, off=off):
+            calls.append(1)
+            label = RIGHT["label_of_image"](gradient)
+            return (label + 2) % len(gradient) if len(calls) == off + 1 else label
+
+        assert checks.check_label_of_image(nearly) is False, (off, capsys.readouterr().out)
+    for kind in (int, np.int64, torch.tensor, float):
+        assert checks.check_label_of_image(lambda gradient, kind=kind: kind(gradient.tolist().index(min(gradient))))
+    assert checks.check_label_of_image(lambda gradient: gradient.abs().argmax())  # no other entry is as large
 
 
 @pytest.mark.parametrize("name", RIGHT)

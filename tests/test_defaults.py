@@ -16,6 +16,7 @@ from fedecouple_lite.engine import BACKENDS, MAX_STACK
 from fedecouple_lite.files import ROOM
 from fedecouple_lite.hyper import allowed, check_hypers, hypers
 from fedecouple_lite.partition import OPTIONS
+from fedecouple_lite.security import inversion, membership, messages, poisoning, privacy
 from fedecouple_lite.studies import ablation, convergence, experiment, features, tables
 from fedecouple_lite.studies.ablation import PARTS
 from fedecouple_lite.studies.benchmark import BASELINES, PARTITION_SETTINGS, PRESETS, SMALLEST_LR
@@ -144,6 +145,7 @@ OF_FUNCTIONS = {
         "state": None,
         "faults": (),
         "min_uploads": None,
+        "defences": (),
     },
     hyper.hyper: {"low": 0, "high": inf, "choices": (), "tries": ()},
     losses.distillation: {"temperature": 1.0},
@@ -205,6 +207,39 @@ OF_FUNCTIONS = {
         "seeds": 3,
     },
     demonstrations.steadiness: {"participation": 1.0, "dropout": 0.0},
+    demonstrations.runs_under_attack: {
+        "attack": "sign flip",
+        "share": 0.2,
+        "defence": "none",
+        "clients": 10,
+        "per_client": 120,
+        "length": 8,
+        "seeds": 2,
+    },
+    demonstrations.attacked: {"attack": "sign flip", "share": 0.2, "defence": "none"},
+    inversion.observe: {"known": None},
+    inversion.first_round: {"seed": 0},
+    inversion.class_mix_from: {"guesses": 64, "seed": 0},
+    inversion.invert: {
+        "loss": "layers",
+        "tv": 0.001,
+        "input_match": 0.3,
+        "iterations": 300,
+        "step": 0.4,
+        "restarts": 2,
+        "seed": 0,
+    },
+    inversion.invert_prototypes: {"tv": 0.03, "iterations": 300, "step": 0.4, "restarts": 4, "seed": 0},
+    membership.attack: {"references": (), "spread": "common"},
+    membership.likelihood_ratio: {"spread": "common"},
+    membership.tpr_at: {"fpr": 0.01},
+    messages.look: {"client": 0, "rounds": 2, "seed": 0},
+    messages.leaks: {"private": None},
+    poisoning.SignFlip: {"scale": 1.0},
+    poisoning.draw_attackers: {"seed": 0},
+    poisoning.plant_backdoor: {"share": 0.5, "trigger": None, "seed": 0},
+    poisoning.backdoor_success: {"trigger": None, "seed": 0},
+    privacy.privacy_spent_to_others: {"colluding": 0, "secret_cohorts": True},
     plots.seeds_apart: {"metric": "personal"},
     plots.curves: {"metric": "personal"},
     plots.multiples: {"metric": "personal", "columns": 4},

@@ -7,11 +7,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedecouple_lite import METHODS
+from fedecouple_lite import METHODS, make, net_for, rounds, split
 from fedecouple_lite.__main__ import app
 from fedecouple_lite.course import demonstrations
 from fedecouple_lite.engine import images_of
 from fedecouple_lite.partition import Federation
+from fedecouple_lite.security.defences import ClipNorm, CoordinateMedian, MultiKrum, SimilarityWeights, TrimmedMean
+from fedecouple_lite.security.poisoning import GaussianUpdate, SignFlip, draw_attackers
 from fedecouple_lite.studies.convergence import descend, random_problem
 from fedecouple_lite.tensors import EXTRACTOR
 
@@ -193,3 +195,119 @@ def test_the_terms_of_a_descent_are_averages_over_its_rounds():
         context = 2.5 * (np.mean(run.bias[:t]) + np.mean(run.change[:t]) / (lr * local_steps))
         assert terms["context"][t - 1] == pytest.approx(context)
         assert terms["start"][t - 1] == pytest.approx(2.5 * run.gap / (lr * local_steps * t))
+
+
+FIVE = {"clients": 5, "per_client": 30, "length": 2, "seeds": 1}
+
+
+def plain_run(digits, name, seed=0, **how):
+    """The records of a run without any of `runs_under_attack`."""
+    federation = split(digits, 5, seed=seed, alpha=0.5, per_client=30)
+    *_, state = rounds(make(name, epochs=4), net_for((1, 8, 8), 10), federation, rounds=2, seed=seed, **how)
+    return state.records
+
+
+def figures_of(records):
+    """What does not depend on the clock."""
+    return [(record["accuracies"], record["personal"], record["loss"]) for record in records]
+
+
+@pytest.mark.parametrize("attack", demonstrations.ATTACKS)
+@pytest.mark.parametrize("share", [0, 0.05])  # 0.05 of five clients is none
+def test_without_attackers_a_run_under_attack_is_a_plain_run(digits, attack, share):
+    runs = demonstrations.runs_under_attack(digits, "fedrep", attack, share, **FIVE | {"seeds": 2})
+    assert [(run["label"], run["seed"]) for run in runs] == [("fedrep", 0), ("fedrep", 1)]
+    for run in runs:
+        assert figures_of(run["records"]) == figures_of(plain_run(digits, "fedrep", run["seed"]))
+
+
+def test_only_honest_clients_are_counted_and_attackers_are_those_that_are_drawn(digits):
+    (run,) = demonstrations.runs_under_attack(digits, "fedavg", "sign flip", 0.4, **FIVE)
+    attackers = draw_attackers(split(digits, 5, seed=0, alpha=0.5, per_client=30), 0.4, seed=0)
+    by_hand = plain_run(digits, "fedavg", faults=[SignFlip(attackers)])
+    assert len(attackers) == 2
+    for record, expected in zip(run["records"], by_hand, strict=True):
+        assert record["accuracies"] == expected["accuracies"]
+        honest = [accuracy for k, accuracy in enumerate(record["accuracies"]) if k not in attackers]
+        assert record["personal"] == pytest.approx(np.mean(honest))
+        assert record["personal"] != expected["personal"]  # the mean over all of them
+
+
+@pytest.mark.parametrize("attack", demonstrations.ATTACKS)
+def test_attackers_hurt_those_who_predict_with_the_mean(digits, attack):
+    sizes = {"clients": 10, "per_client": 60, "length": 5, "seeds": 1}
+    (harmless,) = demonstrations.runs_under_attack(digits, "fedavg", attack, 0.0, **sizes)
+    (harmed,) = demonstrations.runs_under_attack(digits, "fedavg", attack, 0.4, **sizes)
+    assert harmed["records"][-1]["personal"] < harmless["records"][-1]["personal"] - 0.05
+
+
+@pytest.mark.parametrize("defence", demonstrations.DEFENCES)
+@pytest.mark.parametrize("attack", demonstrations.ATTACKS)
+def test_every_defence_stands_against_every_attack(digits, attack, defence):
+    (run,) = demonstrations.runs_under_attack(digits, "fedecouple", attack, 0.2, defence, **FIVE)
+    accuracies = [record["personal"] for record in run["records"]]
+    assert len(accuracies) == 2 and all(0 < accuracy <= 1 for accuracy in accuracies)
+    if defence != "none":
+        (open_to_all,) = demonstrations.runs_under_attack(digits, "fedecouple", attack, 0.2, **FIVE)
+        assert figures_of(run["records"]) != figures_of(open_to_all["records"])  # it does something
+
+
+def test_the_attacks_are_what_they_are_called(federation):
+    same, (fault,) = demonstrations.ATTACKS["sign flip"](federation, [1, 3])
+    assert same is federation and fault == SignFlip([1, 3])
+    same, (fault,) = demonstrations.ATTACKS["noise"](federation, [2])
+    assert same is federation and fault == GaussianUpdate([2], std=3.0)
+    other, faults = demonstrations.ATTACKS["label flip"](federation, [2])
+    turned = federation.train[2]
+    assert faults == [] and torch.equal(other.data.y[turned], 9 - federation.data.y[turned])
+
+
+@pytest.mark.parametrize(
+    ("clients", "attackers"), [(10, 3), (20, 8), (5, 1), (3, 0), (1, 0)]
+)  # n >= 2 attackers + 3, where n allows it
+def test_the_defences_are_what_they_are_called_and_prepare_for_as_many_as_krum_can(clients, attackers):
+    made = {name: demonstrations.defences_against(name, clients) for name in demonstrations.DEFENCES}
+    assert made == {
+        "none": [],
+        "median": [CoordinateMedian()],
+        "trimmed mean": [TrimmedMean(attackers / clients)],
+        "multi-Krum": [MultiKrum(attackers, keep=clients - attackers)],
+        "similarity weights": [SimilarityWeights()],
+        "norm clipping": [ClipNorm(0.5)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "fedrap"}, "fedrap.*fedrep"),
+        ({"attack": "sign flop"}, "attack='sign flop' is unknown.*sign flip"),
+        ({"defence": "medien"}, "defence='medien' is unknown.*median"),
+        ({"share": -0.1}, "share=-0.1 must be a number from 0"),
+        ({"share": 1.0}, "share=1.0 must be a number from 0 to below 1"),
+        ({"share": float("nan")}, "share=nan must be"),
+        ({"share": "a tenth"}, "share='a tenth' must be"),
+        ({"share": 0.95}, "share=0.95 must be such that one of clients=5 at least is honest"),
+        ({"seeds": 0}, "seeds=0 must be"),
+        ({"clients": 0}, "clients=0 must be a whole number >= 1"),
+        ({"clients": 2.5}, "clients=2.5 must be"),
+    ],
+)
+def test_an_attack_that_cannot_be_is_refused_before_anything_is_done(digits, monkeypatch, values, message):
+    monkeypatch.setattr(demonstrations, "split", None)
+    for function in (demonstrations.runs_under_attack, demonstrations.attacked):
+        with pytest.raises(ValueError, match=message):
+            function(digits, **{"name": "fedavg"} | FIVE | values)
+
+
+def test_attacked_draws_its_runs_and_says_where_they_end(digits):
+    sizes = FIVE | {"seeds": 2}
+    runs = demonstrations.runs_under_attack(digits, "fedper", "label flip", 0.4, "median", **sizes)
+    fig, words = demonstrations.attacked(digits, "fedper", "label flip", 0.4, "median", **sizes)
+    (ax,) = fig.axes
+    ends = [100 * run["records"][-1]["personal"] for run in runs]
+    drawn = [line.get_ydata()[-1] for line in ax.lines if len(line.get_xdata()) == 2]
+    assert all(any(end == pytest.approx(value) for value in drawn) for end in ends)
+    means = [100 * np.mean([record["personal"] for record in run["records"]]) for run in runs]  # of both rounds
+    assert words.startswith("fedper, 40% of the clients attack (label flip), defence: median. Honest clients: ")
+    assert f"{np.mean(means):.1f} % at the end, spread over seeds {np.std(means, ddof=1):.1f} points." in words

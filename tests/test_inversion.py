@@ -342,6 +342,8 @@ def test_where_nothing_travels_there_is_nothing_to_invert(digits, net, pixel_ran
         ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         ({"y": torch.tensor([10])}, r"y=\[10\] must be labels from 0 to 9"),
         ({"y": torch.zeros(0, dtype=torch.int64)}, r"y=\(0,\) must be labels"),
+        ({"y": [1]}, r"y=\[1\] must be a tensor of whole numbers"),
+        ({"y": torch.ones(1)}, r"y=tensor\(\[1\.\]\) must be a tensor of whole numbers"),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(digits, net, pixel_range, options, message):
@@ -349,6 +351,21 @@ def test_an_argument_that_cannot_be_is_named(digits, net, pixel_range, options, 
     seen = first_round(make("fedavg", epochs=1), net, x, y)
     with pytest.raises(ValueError, match=message):
         invert(seen, **{"y": y, "pixel_range": pixel_range} | options)
+
+
+def test_an_upload_that_is_not_finite_tells_nothing(digits, net, pixel_range):
+    x, y = images(digits, 4)
+    seen = first_round(make("fedavg", epochs=1), net, x, y)
+    broken = replace(seen, upload={**seen.upload, "classifier.bias": torch.full((10,), torch.nan)})
+    for call in (
+        lambda: invert(broken, y, pixel_range),
+        lambda: labels_from(broken, 1),
+        lambda: labels_from(broken, 3),
+    ):
+        with pytest.raises(ValueError, match=r"upload='not finite in classifier\.bias' must be made of finite numbers"):
+            call()
+    with pytest.raises(ValueError, match="prototypes='not finite' must be"):
+        invert_prototypes(net, seen.upload, torch.full((1, 128), torch.nan), pixel_range)
 
 
 def test_counts_and_rounds_that_cannot_be_are_named(digits, net):

@@ -237,8 +237,10 @@ def test_a_larger_delta_or_a_larger_crowd_spends_less():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multiplier": -1}, "multiplier=-1 must be a number >= 0"),
+        ({"multiplier": -1}, "multiplier=-1 must be 0, or a number from 1e-6 to 1e6"),
         ({"multiplier": inf}, "multiplier=inf must be"),
+        ({"multiplier": 1e200}, r"multiplier=1e\+200 must be"),  # more than the accountant can count with
+        ({"multiplier": 1e-200}, "multiplier=1e-200 must be"),
         ({"multiplier": None}, "multiplier=None must be"),
         ({"clients": 0}, "clients=0 must be a whole number >= 1"),
         ({"cohort": 0}, "cohort=0 must be"),

@@ -49,6 +49,15 @@ def test_the_other_tables_are_the_files(monkeypatch):
             assert make_table() in text, name
 
 
+def test_a_run_that_diverged_is_said_and_in_no_mean(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    import pages
+
+    rows = pd.DataFrame({"personal": [0.5, 0.7, float("nan")], "diverged": [0, 0, 4]})
+    assert pages.personal_unless_diverged(rows) == "1 of 3 diverged"
+    assert pages.personal_unless_diverged(rows[:2]) == "60.0 +- 14.1"
+
+
 def test_the_table_of_make_demo_is_of_its_own_setting_and_methods(monkeypatch):
     root = Path(__file__).resolve().parents[1]
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
@@ -73,8 +82,10 @@ def test_one_published_number_is_reproduced(tmp_path):
 
 TABLES = ("digits.csv", "ablations.csv", "benchmark/laptop.csv", "benchmark/small.csv", "demo/demo.csv")
 
+OF_SECURITY = ("poisoning", "backdoor", "membership", "noise", "inversion", "class_mix")
 
-@pytest.mark.parametrize("name", [*TABLES, "convergence.csv"])
+
+@pytest.mark.parametrize("name", [*TABLES, "convergence.csv", *(f"security/{part}.csv" for part in OF_SECURITY)])
 def test_every_table_was_measured_by_todays_rules_and_says_how(name):
     """Versions before 0.3 split, fine-tuned and budgeted otherwise."""
     root = Path(__file__).resolve().parents[1]

@@ -466,6 +466,98 @@ STEADINESS = [
     (in_percent_in_place, "changes what it is given, its argument number 1"),
 ]
 
+# --- 09: a label read from a gradient, and a mean that attackers cannot move ---
+
+
+def label(gradient):
+    return int(torch.nonzero(gradient < 0)[0, 0])
+
+
+def clamped_in_place(gradient):
+    gradient.clamp_(max=0)
+    return gradient.abs().argmax()
+
+
+LABEL_OF_IMAGE = [
+    (lambda g: int(torch.topk(g, 1).indices), "the wrong class that the net finds likeliest"),
+    (lambda g: min(range(len(g)), key=lambda c: abs(g[c])), "a class that the net rules out"),
+    (lambda g: float(g[label(g)]), "return its place, which is the class"),
+    (lambda g: F.one_hot(torch.tensor(label(g)), len(g)), "whether it is the one; return its number"),
+    (lambda g: g.flip(0).argmin(), "from the first entry, not from the last"),
+    (lambda g: label(g) + 1, "labels start at 0"),
+    (lambda g: torch.where(g < 0)[0], "return the label itself, with [0] or int()"),
+    (lambda g: torch.nonzero(g < 0), "shape (1, 1), where shape () is expected"),
+    (lambda g: g.argsort(), "where shape () is expected. Is a sum, a mean or an index missing?"),
+    (lambda g: g.min(0), "your result has shape (2,), where shape () is expected"),
+    (lambda g: f"class {label(g)}", "your result is a str, where an int is expected"),
+    (lambda g: label(g) - len(g), "for (gradient = ["),
+    (lambda g: float(g.sum()) + 0.5, "you return 0.5; it should be"),
+    (lambda g: np.argmin(g.numpy(), axis=1), "raises AxisError"),
+    (clamped_in_place, "changes what it is given, its argument number 1"),
+]
+
+
+def in_order(uploads):
+    return np.array([sorted(column) for column in uploads.T]).T  # (K, P)
+
+
+def without(uploads, below, above):
+    return in_order(uploads)[below : len(uploads) - above]
+
+
+def nearest_that_stays(uploads, cut):
+    ordered = in_order(uploads)
+    ordered[:cut] = ordered[cut]
+    ordered[len(ordered) - cut :] = ordered[-cut - 1]
+    return ordered.mean(0)
+
+
+def without_longest_and_shortest(uploads, cut):
+    by_length = sorted(uploads, key=lambda upload: (upload**2).sum())
+    return np.mean(by_length[cut : len(uploads) - cut], axis=0)
+
+
+def row_by_row_in_order(uploads, cut):
+    return np.mean([sorted(upload) for upload in uploads][cut : len(uploads) - cut], axis=0)
+
+
+def nearest_to_median(uploads, cut):
+    away = np.abs(uploads - np.median(uploads, axis=0))
+    return np.take_along_axis(uploads, away.argsort(0), 0)[: len(uploads) - 2 * cut + 1].mean(0)
+
+
+def sorted_in_place(uploads, cut):
+    uploads.sort(axis=0)
+    return uploads[cut:-cut].mean(0)
+
+
+TRIMMED_MEAN = [
+    (lambda u, cut: u.sum(0) / len(u), "nothing is cut"),
+    (lambda u, cut: u[cut:-cut].mean(0), "these are the first and last clients"),
+    (lambda u, cut: without(u, 0, cut).mean(0), "the smallest values are still there"),
+    (lambda u, cut: without(u, cut, 0).mean(0), "the largest values are still there"),
+    (lambda u, cut: np.quantile(u, 0.5, axis=0), "this is the median"),
+    (lambda u, cut: without(u, cut, cut).sum(0) / len(u), "divide by the number of values that are left"),
+    (row_by_row_in_order, "not each client's own numbers"),
+    (without_longest_and_shortest, "whole clients are left out here"),
+    (lambda u, cut: without(u, 1, 1).mean(0), "here it is always one"),
+    (lambda u, cut: without(u, cut // 2, cut // 2).mean(0), "not at both together"),
+    (lambda u, cut: without(u, cut, cut + 1).mean(0), "at the upper end"),
+    (lambda u, cut: without(u, cut + 1, cut).mean(0), "at the lower end"),
+    (nearest_that_stays, "not replaced by the nearest one"),
+    (lambda u, cut: without(u, cut, cut).sum(0), "in entry 0, where"),
+    (lambda u, cut: without(u, cut, cut).mean(), "shape (), where shape (4,) is expected"),
+    (lambda u, cut: without(u, cut, cut), "where shape (4,) is expected. Is a sum, a mean or an index missing?"),
+    (lambda u, cut: without(u, cut, cut).mean(1), "your result has shape (3,), where shape (4,) is expected"),
+    (lambda u, cut: (in_order(u)[cut] + in_order(u)[-cut - 1]) / 2, "in entry"),
+    (lambda u, cut: in_order(u).argsort(0)[cut:-cut].mean(0), "in entry 0, where"),
+    (lambda u, cut: without(u, 2 * cut, 0).mean(0), "in entry 0, where"),
+    (nearest_to_median, "in entry"),
+    (lambda u, cut: stats.trim_mean(u, cut), "raises ValueError: Proportion too big"),
+    (lambda u, cut: sorted(u)[cut:-cut], "raises ValueError: The truth value"),
+    (sorted_in_place, "changes what it is given, its argument number 1"),
+]
+
 # --- 02: what is shared ---
 
 
@@ -804,6 +896,8 @@ WRONG_ANSWERS = {
     "interaction": INTERACTION,
     "paired_interval": PAIRED_INTERVAL,
     "steadiness": STEADINESS,
+    "label_of_image": LABEL_OF_IMAGE,
+    "trimmed_mean": TRIMMED_MEAN,
     "weighted_mean": WEIGHTED_MEAN,
     "split_names": SPLIT_NAMES,
     "unevenness": UNEVENNESS,
@@ -839,6 +933,8 @@ def examples(name):
         "interaction": [(50.0, 54.0, 61.0, 62.5), (50.0, 57.0, 52.0, 64.5)],
         "paired_interval": [(ours, ours - np.array([2.0, -1.3, 0.4, 1.1]))],
         "steadiness": [(rng.uniform(0.5, 0.9, (4, 9)),)],
+        "label_of_image": [(torch.tensor([0.01, -0.6, 0.05, 0.3, 0.2, 0.04]),)],
+        "trimmed_mean": [(rng.normal(0, 1, (13, 5)), 4)],
         "weighted_mean": [(clients, [7, 12, 9])],
         "split_names": [(tensors, "extractor."), (tensors, "anchors.")],
         "unevenness": [(rng.integers(1, 30, (4, 5)),)],  # of three classes the largest gap is half the sum of all
@@ -909,7 +1005,9 @@ def test_a_wrong_answer_is_refused_for_a_reason_that_fits(name, i, capsys):
 # --- Where no known mistake fits ---
 
 
-@pytest.mark.parametrize("name", ["centre_loss", "distillation", "dynamic_weight", "joint_loss", "paired_interval"])
+@pytest.mark.parametrize(
+    "name", ["centre_loss", "distillation", "dynamic_weight", "joint_loss", "paired_interval", "trimmed_mean"]
+)
 def test_the_first_entry_that_is_wrong_is_shown_beside_the_right_one(name, capsys):
     def one_off(*case):
         result = torch.as_tensor(RIGHT[name](*case)).clone()
@@ -942,13 +1040,14 @@ def test_a_wrong_entry_of_a_matrix_is_found_by_row_and_column_and_by_its_name_in
 
 
 @pytest.mark.parametrize(
-    "name", sorted(RIGHT.keys() - {"partition", "largest_lr", "floor", "interaction", "unevenness"})
+    "name",
+    sorted(RIGHT.keys() - {"partition", "largest_lr", "floor", "interaction", "unevenness", "label_of_image"}),
 )
 def test_a_common_factor_is_told_and_three_samples_only_where_there_are_samples(name, capsys):
     assert getattr(checks, f"check_{name}")(lambda *case: scaled(RIGHT[name](*case), 1.37)) is False
     out = capsys.readouterr().out
     assert "All your values are 1.37 times what they should be." in out
-    has_samples = name not in ("paired_interval", "steadiness", "weighted_mean", "split_names")
+    has_samples = name not in ("paired_interval", "steadiness", "trimmed_mean", "weighted_mean", "split_names")
     assert ("Try three samples" in out) == has_samples
 
 

@@ -240,9 +240,10 @@ def _in_short(argument: Any) -> str:
     """A number, or a small array, as somebody would type it in order to try it."""
     if np.ndim(argument) == 0:
         return f"{argument:.4g}"
-    if np.size(argument) <= 12:
-        return str(np.asarray(argument).tolist())
-    return f"an array of shape {np.shape(argument)}"
+    array = np.asarray(argument)
+    if array.size <= 12:
+        return str(array.round(4).tolist())
+    return f"an array of shape {array.shape}"
 
 
 def _same(a: Any, b: Any, rounding: float = 1e-6) -> bool:
@@ -1859,11 +1860,17 @@ def check_label_of_image(yours: Callable[[Tensor], int]) -> bool:
     def last_place(gradient: Tensor) -> int:
         return len(gradient) - 1 - int(gradient.argmin())
 
+    def from_one(gradient: Tensor) -> int:
+        return int(gradient.argmin()) + 1
+
+    def in_a_list(gradient: Tensor) -> list[int]:
+        return [int(gradient.argmin())]
+
     rng = np.random.default_rng()
     cases = []
-    for classes in (3, 5, 10, 10, 10):
-        probabilities = torch.from_numpy(rng.dirichlet(np.ones(classes)))  # what the net says of the image
+    for classes in (10, 20, 47, 62, 100):  # the more there are, the seldomer a wrong label is like a mistake by chance
         label = int(rng.integers(classes))
+        probabilities = torch.from_numpy(rng.dirichlet(np.ones(classes)))  # what the net says of the image
         gradient = probabilities.clone()
         gradient[label] -= 1
         cases.append((gradient,))
@@ -1872,7 +1879,9 @@ def check_label_of_image(yours: Callable[[Tensor], int]) -> bool:
         Mistake("the entry nearest to zero is a class that the net rules out; look at the signs.", smallest_in_size),
         Mistake("that is the entry itself; return its place, which is the class.", how_negative),
         Mistake("that says of each class whether it is the one; return its number.", negative_or_not),
-        Mistake("classes are counted from the first entry.", last_place),
+        Mistake("classes are counted from the first entry, not from the last.", last_place),
+        Mistake("one too many: labels start at 0.", from_one),
+        Mistake("this is a list of one label, or an array; return the label itself, with [0] or int().", in_a_list),
     ]
     return _check("label of an image", yours, reference, cases, mistakes)
 
@@ -1913,8 +1922,15 @@ def check_trimmed_mean(yours: Callable[[np.ndarray, int], np.ndarray]) -> bool:
     def one_at_each_end(uploads: np.ndarray, cut: int) -> np.ndarray:
         return np.sort(uploads, axis=0)[1:-1].mean(0)
 
+    def half_at_each_end(uploads: np.ndarray, cut: int) -> np.ndarray:
+        half = cut // 2
+        return np.sort(uploads, axis=0)[half : len(uploads) - half].mean(0)
+
     def one_too_many(uploads: np.ndarray, cut: int) -> np.ndarray:
         return np.sort(uploads, axis=0)[cut : len(uploads) - cut - 1].mean(0)
+
+    def one_too_many_below(uploads: np.ndarray, cut: int) -> np.ndarray:
+        return np.sort(uploads, axis=0)[cut + 1 : len(uploads) - cut].mean(0)
 
     def cut_to_the_ends(uploads: np.ndarray, cut: int) -> np.ndarray:
         in_order = np.sort(uploads, axis=0)
@@ -1922,7 +1938,7 @@ def check_trimmed_mean(yours: Callable[[np.ndarray, int], np.ndarray]) -> bool:
 
     rng = np.random.default_rng()
     cases = []
-    for clients, numbers, cut in ((7, 4, 2), (9, 5, 3), (8, 3, 2)):
+    for clients, numbers, cut in ((7, 4, 2), (9, 5, 3), (8, 3, 2), (12, 4, 4)):
         uploads = rng.normal(0, 1, (clients, numbers))
         uploads[0] += 20  # an attacker
         cases.append((rng.permutation(uploads), cut))
@@ -1941,7 +1957,9 @@ def check_trimmed_mean(yours: Callable[[np.ndarray, int], np.ndarray]) -> bool:
             "every column by itself: whole clients are left out here, by the length of their uploads.", whole_clients
         ),
         Mistake("cut says how many go at each end; here it is always one.", one_at_each_end),
+        Mistake("cut says how many go at each end, not at both together.", half_at_each_end),
         Mistake("one value too many is cut at the upper end (a slice leaves its end out already).", one_too_many),
+        Mistake("one value too many is cut at the lower end (places are counted from 0).", one_too_many_below),
         Mistake("values are left out, not replaced by the nearest one that stays.", cut_to_the_ends),
     ]
     return _check("trimmed mean", yours, reference, cases, mistakes)

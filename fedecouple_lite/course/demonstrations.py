@@ -303,7 +303,8 @@ DEFENCES = ("none", "median", "trimmed mean", "multi-Krum", "similarity weights"
 
 def defences_against(name: str, clients: int) -> list[Defence]:
     """The defence of this name for so many clients in a round. Krum and the trimmed mean prepare for as many attackers
-    as Krum can: fewer than half. ValueError for a name that is not one of DEFENCES."""
+    as Krum can: fewer than half. ValueError for a name that is not one of DEFENCES, and where there is no client."""
+    require(is_whole_number(clients) and clients >= 1, "clients", clients, "a whole number >= 1")
     if name not in DEFENCES:
         raise ValueError(f"defence={name!r} is unknown; {nearest(name, DEFENCES)}")
     attackers = max(0, (clients - 3) // 2)
@@ -333,9 +334,9 @@ def runs_under_attack(
     """Runs of the method `name` in which a share of the clients attack, one for each seed, as `plots.curves` takes
     them; "personal" is the mean over the others, the honest ones.
 
-    attack: one of ATTACKS. share: in [0, 1), of `clients`, rounded. defence: one of DEFENCES. Splits are Dirichlet 0.5,
-    with at most `per_client` images a client, half of them for testing; all clients take part in each of `length`
-    rounds of four local epochs. Raises ValueError for what cannot be.
+    attack: one of ATTACKS. share: in [0, 1), of `clients`, rounded; one client at least is honest. defence: one of
+    DEFENCES. Splits are Dirichlet 0.5, with at most `per_client` images a client, half of them for testing; all clients
+    take part in each of `length` rounds of four local epochs. Raises ValueError for what cannot be.
     """
     require(is_whole_number(seeds) and seeds >= 1, "seeds", seeds, "a whole number >= 1")
     require(is_number(share) and 0 <= share < 1, "share", share, "a number from 0 to below 1")
@@ -343,6 +344,8 @@ def runs_under_attack(
         raise ValueError(f"attack={attack!r} is unknown; {nearest(attack, ATTACKS)}")
     method = make(name, epochs=4)
     defences = defences_against(defence, clients)
+    somebody_is_honest = round(share * clients) < clients
+    require(somebody_is_honest, "share", share, f"such that one of clients={clients} at least is honest")
     runs = []
     for seed in range(seeds):
         federation = split(data, clients, seed=seed, alpha=0.5, per_client=per_client)

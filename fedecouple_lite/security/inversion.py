@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..client import LocalData, OneClient, Trained, client_round, run_phases, trainable
+from ..client import LocalData, OneClient, Trained, client_round, first_not_finite, run_phases, trainable
 from ..data import Dataset
 from ..errors import SEED, is_number, is_seed, is_whole_number, nearest, require
 from ..methods import FedAvg
@@ -37,6 +37,7 @@ from ..phases import Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat
 from .messages import COUNTS, Exchange, in_order
 
+OF_LABELS = 10**6  # a part of an attack, beyond all restarts
 LOSSES = ("layers", "cosine", "l2")
 BIAS = "classifier.bias"
 MEANS = "prototypes.means"
@@ -151,6 +152,8 @@ def update_of(seen: Observation) -> Tensors:
     for name, tensor in seen.upload.items():
         if name.startswith((EXTRACTOR, CLASSIFIER)) and name in before:
             update[name] = before[name] - tensor
+    broken = first_not_finite(update)
+    require(broken is None, "upload", f"not finite in {broken}", "made of finite numbers")
     if not update:
         raise ValueError(f"upload holds no weights to attack, only {', '.join(seen.upload) or 'nothing'}")
     return update
@@ -213,7 +216,7 @@ def class_mix_from(seen: Observation, images: int, guesses: int = 64, seed: int 
     """
     check_count("images", images)
     gradient = bias_gradient(seen, images)
-    rng = torch.Generator().manual_seed(keyed(seed, 0))
+    rng = torch.Generator().manual_seed(keyed(seed, OF_LABELS))
     noise = torch.randn(guesses, *seen.net.in_shape, generator=rng).to(gradient)
     before = seen.method.receive(seen.client, seen.download)
     expected = seen.net.logits(before, noise).softmax(1).mean(0)  # (C,)
@@ -235,7 +238,8 @@ def labels_from(seen: Observation, images: int) -> Tensor:
     left = images - int(counts.sum())
     most_wanting = (wanted - counts).argsort(descending=True)
     counts[most_wanting[:left]] += 1
-    return torch.repeat_interleave(torch.arange(len(counts)), counts.to(torch.int64).cpu())
+    classes = torch.arange(len(counts), device=counts.device)
+    return torch.repeat_interleave(classes, counts.to(torch.int64))
 
 
 # --- Images ---
@@ -351,6 +355,8 @@ def invert(
     """
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r} is unknown; {nearest(loss, LOSSES)}")
+    are_labels = isinstance(y, Tensor) and y.dtype == torch.int64
+    require(are_labels, "y", y, "a tensor of whole numbers (int64)")
     require(y.ndim == 1 and len(y) > 0, "y", tuple(y.shape), "labels (n,), at least one")
     known = bool(((y >= 0) & (y < seen.net.classes)).all())
     require(known, "y", y.tolist(), f"labels from 0 to {seen.net.classes - 1}")
@@ -368,7 +374,7 @@ def invert(
         return distance + tv * total_variation(pixels).mean()
 
     shape = (len(y), *seen.net.in_shape)
-    best = Inverted(torch.zeros(shape), float("inf"))
+    best = Inverted(torch.zeros(shape).to(pixel_range.black), float("inf"))
     for restart in range(restarts):
         start = noise(shape, pixel_range.black, seed, restart)
         pixels = descend(objective, start, iterations, step)
@@ -466,6 +472,8 @@ def invert_prototypes(
     shape = tuple(prototypes.shape)
     fits = prototypes.ndim == 2 and len(prototypes) > 0 and shape[1] == net.features_dim
     require(fits, "prototypes", shape, f"(P, {net.features_dim}), of at least one class")
+    finite = bool(torch.isfinite(prototypes).all())
+    require(finite, "prototypes", "not finite", "made of finite numbers")
     check_effort(tv, iterations, step, restarts, seed)
 
     def of_each(pixels: Tensor) -> Tensor:

@@ -132,9 +132,9 @@ def dp_accounting() -> Any:
 
 
 def check_multiplier(multiplier: Any) -> None:
-    """Raise ValueError unless noise can have this standard deviation."""
-    good = is_number(multiplier) and 0 <= multiplier < inf
-    require(good, "multiplier", multiplier, "a number >= 0")
+    """Raise ValueError unless noise can have this standard deviation, in numbers that the accountant can count with."""
+    good = is_number(multiplier) and (multiplier == 0 or 1e-6 <= multiplier <= 1e6)
+    require(good, "multiplier", multiplier, "0, or a number from 1e-6 to 1e6")
 
 
 def check_count(name: str, value: Any) -> None:

@@ -92,6 +92,16 @@ def test_steadiness(digits):
     moves_with(widgets.steadiness(digits, **few), plain, moves)
 
 
+def test_attacked(digits):
+    def plain(name, attack, share, defence):
+        return demonstrations.attacked(digits, name, attack, round(share, 1), defence, **few)
+
+    few = {"clients": 5, "per_client": 40, "length": 3, "seeds": 1}
+    # FedAvg predicts with the server's model, so that whatever moves it is seen after a few rounds.
+    moves = [("attack", "label flip"), ("share", 0.4), ("defence", "median"), ("name", "fedrep")]
+    moves_with(widgets.attacked(digits, **few), plain, moves)
+
+
 def test_results():
     rng = np.random.default_rng(0)
     rows = [
