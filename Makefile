@@ -14,7 +14,7 @@ BY_FILE = -n $(WORKERS) --dist loadfile
 BROWSERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo everything lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
+.PHONY: help demo everything docstrings lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
@@ -71,7 +71,10 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-test: everything lint unit widgets7 slow colab assignments browser site
+# Lint and docstrings keep one core busy: they go beside the unit tests.
+test: everything
+	$(MAKE) -j 3 lint docstrings unit
+	$(MAKE) widgets7 slow colab assignments browser site
 
 # What the tests need, in one go where nothing is there yet: pip looks once, not four times.
 everything: pyproject.toml
@@ -86,6 +89,8 @@ lint: $(VENV)/.ready
 
 unit: $(VENV)/.coursework
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs
+
+docstrings: $(VENV)/.coursework
 	$(PY) -m pytest --doctest-modules fedecouple_lite
 
 # Many random cases: all backends against each other, all settings.
@@ -152,7 +157,7 @@ docs: $(VENV)/.docs
 	@echo "The site is in docs/_build/html/: open index.html. It needs no network."
 
 site: $(VENV)/.docs $(VENV)/.browser
-	$(PY) -m pytest tests/docs tests/browser/test_site_in_browser.py -rs
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/docs tests/browser/test_site_in_browser.py -rs
 
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py

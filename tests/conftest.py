@@ -72,4 +72,10 @@ def site(tmp_path_factory):
     pytest.importorskip("sphinx_book_theme", reason="no Sphinx here: pip install -e .[docs,coursework]")
     from site_build import build_site
 
-    return build_site(tmp_path_factory.mktemp("site"))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return build_site(tmp_path_factory.mktemp("site"))
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp().parent / "site"  # of all processes: who comes first builds it
+    with FileLock(f"{folder}.lock"):
+        return folder / "html" if (folder / "html").exists() else build_site(folder)

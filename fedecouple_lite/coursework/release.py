@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbgrader import utils
 
 from .course import Course, last_error, read
 from .preprocessors import ANSWER, QUIET, is_tests
+from .warm import WarmClient
 
 SHORTEST = 12  # letters of a line that could give something away
 
@@ -98,7 +98,7 @@ def unasked(released: NotebookNode) -> list[str]:
     does not raise, a test that passes, or that fails for another reason than the missing answer."""
     with tempfile.TemporaryDirectory() as elsewhere:  # a cell may write a file
         place = {"metadata": {"path": elsewhere}}
-        client = NotebookClient(released, kernel_name="python3", timeout=120, allow_errors=True, resources=place)
+        client = WarmClient(released, kernel_name="python3", timeout=120, allow_errors=True, resources=place)
         client.extra_arguments = list(QUIET)
         run = client.execute()
     problems = []

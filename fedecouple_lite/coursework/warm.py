@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
+from nbclient import NotebookClient
 from traitlets import Dict, Int
 
 # What a kernel and the given cells of the assignments load.
@@ -53,6 +54,19 @@ class WarmProvisioner(LocalProvisioner):
         self.pid = process.pid
         self.pgid = process.pid
         return self.connection_info
+
+
+class WarmClient(NotebookClient):
+    """Runs a notebook in a kernel that is forked; in one of Jupyter's own where nothing can be forked."""
+
+    limits: Limits | None = None  # none
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        if AVAILABLE:
+            who = {"kernel_id": manager.kernel_id, "kernel_spec": manager.kernel_spec, "parent": manager}
+            manager.provisioner = WarmProvisioner(limits=self.limits or {}, **who)
+        return manager
 
 
 class ForkedProcess:

@@ -66,7 +66,7 @@ def submissions(tmp_path_factory, bare):
     notebooks = {}
     for name in NAMES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fedecouple_lite.coursework.release.NotebookClient", bare)  # run as a student would
+            patch.setattr("fedecouple_lite.coursework.release.WarmClient", bare)  # run as a student would
             released = release(course, name)
         assert (released.points, released.path.name) == (20, f"{name}.ipynb")
         notebooks[as_student(name, UNTOUCHED)] = nbformat.read(released.path, as_version=4)

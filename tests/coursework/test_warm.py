@@ -11,25 +11,11 @@ import time
 
 import pytest
 from jupyter_client.manager import KernelManager
-from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from fedecouple_lite.coursework.warm import AVAILABLE, WarmProvisioner, pid_of_warm_process
+from fedecouple_lite.coursework.warm import AVAILABLE, WarmClient, WarmProvisioner, pid_of_warm_process
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="kernels are forked on Linux only")
-
-
-class WarmClient(NotebookClient):
-    """nbclient with a kernel that is forked."""
-
-    limits: dict | None = None
-
-    def create_kernel_manager(self):
-        manager = super().create_kernel_manager()
-        manager.provisioner = WarmProvisioner(
-            limits=self.limits or {}, kernel_id=manager.kernel_id, kernel_spec=manager.kernel_spec, parent=manager
-        )
-        return manager
 
 
 def printed(tmp_path, *sources, limits=None, **environment):

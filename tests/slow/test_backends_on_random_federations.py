@@ -7,8 +7,9 @@ import torch
 from helpers import difference, last
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from fedecouple_lite import METHODS, Federation, from_arrays, make, net_for, rounds
+from fedecouple_lite import METHODS, DecoupledNet, Federation, from_arrays, make, rounds
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -21,7 +22,7 @@ from fedecouple_lite import METHODS, Federation, from_arrays, make, net_for, rou
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_backends_agree(name, sizes, batch_size, seed, one_class):
     federation = tiny_federation(sizes, seed, one_class)
-    net = net_for((1, 8, 8), 4)
+    net = small_net()
     method = make(name, lr=0.05, epochs=1, batch_size=batch_size)
     loop, threads, vmap = (
         last(rounds(method, net, federation, rounds=2, seed=seed, backend=backend, eval_every=2))
@@ -31,6 +32,14 @@ def test_backends_agree(name, sizes, batch_size, seed, one_class):
     assert difference(loop, vmap) < 1e-10
     for key in ("steps", "predict_steps", "newcomers", "accuracies"):
         assert str(loop.records[-1][key]) == str(vmap.records[-1][key])  # as text: NaN equals NaN
+
+
+def small_net():
+    """Convolution, pooling and two linear layers, as the nets here have them, and few of each."""
+    extractor = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 8), nn.ReLU()
+    )
+    return DecoupledNet(extractor, nn.Linear(8, 4), (1, 8, 8))
 
 
 def tiny_federation(sizes, seed, one_class):
