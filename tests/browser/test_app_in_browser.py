@@ -27,6 +27,7 @@ def address(tmp_path_factory):
     command = [program, "lecture_room.ipynb", "--no-browser", f"--port={port}", "--Voila.port_retries=0"]
     env = os.environ | {"JUPYTER_PATH": "jupyter", "XDG_CACHE_HOME": str(home / "cache")}
     env |= {"JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
+    env["OMP_NUM_THREADS"] = "1"  # a core for each kernel: notebooks run beside it
     where = f"http://127.0.0.1:{port}/"
     with served(command, home / "app", home / "log", where + "voila/static/", env):
         yield where

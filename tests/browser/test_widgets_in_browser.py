@@ -32,7 +32,7 @@ def page(jupyter_lab, browser, tmp_path_factory):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "widgets.ipynb")
-    with jupyter_lab(folder) as address:
+    with jupyter_lab(folder, OMP_NUM_THREADS="1") as address:  # a core: notebooks run beside it
         page = browser.new_page(viewport={"width": 1280, "height": 3600})  # all cells in view: Lab draws no others
         open_notebook(page, address, "widgets.ipynb")
         assert run_all(page)
