@@ -8,6 +8,7 @@ from browser.lab import open_notebook, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
 pytestmark = pytest.mark.xdist_group("widgets")  # one page for all
+PATIENCE = 60_000  # milliseconds: other notebooks compute beside this one
 
 CELLS = (
     "from fedecouple_lite import load\nfrom fedecouple_lite.course import plots, widgets\ndata = load('digits')",
@@ -62,7 +63,7 @@ class Widget:
 
     def reads(self, name, text):
         """A slider's readout."""
-        playwright.expect(self.slider(name).locator(".widget-readout")).to_have_text(text, timeout=20_000)
+        playwright.expect(self.slider(name).locator(".widget-readout")).to_have_text(text, timeout=PATIENCE)
 
     def press_key(self, name, key):
         self.slider(name).locator(".noUi-handle").focus()
@@ -75,7 +76,7 @@ class Widget:
         self.out.locator("select").nth(of).select_option(value)
 
     def says(self, text):
-        playwright.expect(self.out.locator(".widget-html").last).to_contain_text(text, timeout=20_000)
+        playwright.expect(self.out.locator(".widget-html").last).to_contain_text(text, timeout=PATIENCE)
 
     def src(self):
         return self.image.get_attribute("src")
@@ -90,7 +91,7 @@ class Widget:
 
     def changed(self, before):
         """Another picture than `before`, as tall and wide as it was drawn: neither cut nor stretched."""
-        playwright.expect(self.image).not_to_have_attribute("src", before, timeout=20_000)
+        playwright.expect(self.image).not_to_have_attribute("src", before, timeout=PATIENCE)
         self.page.wait_for_function("e => e.complete && e.naturalWidth", arg=self.image.element_handle())
         width, height, shown, tall = self.image.evaluate(
             "e => [e.naturalWidth, e.naturalHeight, e.clientWidth, e.clientHeight]"
@@ -214,14 +215,14 @@ def test_the_studio_runs_two_combinations_and_maps_them(page):
     widget = Widget(page, 5)
     playwright.expect(widget.image).to_be_hidden()  # no broken picture before there is one
     widget.click("run")
-    playwright.expect(widget.out).to_contain_text("Combinations so far: 1", timeout=20_000)
+    playwright.expect(widget.out).to_contain_text("Combinations so far: 1", timeout=PATIENCE)
     first = widget.src()
     widget.out.get_by_label("GLF").uncheck()
     widget.click("run")
-    playwright.expect(widget.out).to_contain_text("Combinations so far: 2", timeout=20_000)
+    playwright.expect(widget.out).to_contain_text("Combinations so far: 2", timeout=PATIENCE)
     widget.changed(first)
     playwright.expect(widget.out.locator("td", has_text="GFA + GPC").last).to_be_visible()
     spaces = widget.out.locator("img.widget-image").nth(1)
     before = spaces.get_attribute("src")
     widget.out.locator(".widget-dropdown", has_text="right").locator("select").select_option("GLF + GFA + GPC")
-    playwright.expect(spaces).not_to_have_attribute("src", before, timeout=20_000)
+    playwright.expect(spaces).not_to_have_attribute("src", before, timeout=PATIENCE)
