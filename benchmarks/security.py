@@ -63,7 +63,15 @@ TARGET = 0  # the class that a backdoor leads to
 BACKDOOR_SHARE = 0.1
 CLIP = 1.0  # of an update, against attackers
 # (clip, multiplier) of the noise; (inf, 0) is nothing at all
-NOISES = ((float("inf"), 0.0), (1.0, 0.0), (1.0, 0.1), (0.3, 0.0), (0.3, 0.1), (0.3, 0.3), (0.3, 1.0))
+NOISES = (
+    (float("inf"), 0.0),
+    (1.0, 0.0),
+    (1.0, 0.1),
+    (0.3, 0.0),
+    (0.3, 0.1),
+    (0.3, 0.3),
+    (0.3, 1.0),
+)
 DELTA = 1e-3
 
 
@@ -301,6 +309,21 @@ PARTS: dict[str, Callable[[], Iterator[Job]]] = {
 }
 
 
+# Which federations are run, where they are not those of the others.
+OTHER_RUNS: dict[str, Row] = {
+    "inversion": {"data": "digits, drawn at random", "clients": 1, "rounds": 1},
+    "class_mix": {"clients": 10, "rounds": 2},
+}
+
+
+def settings_of(jobs: Sequence[Job]) -> Row:
+    """Each method's hyper-parameters, by label, without those that a row says for itself."""
+    settings = {}
+    for said, label, method, _, _ in jobs:
+        settings[label] = {name: value for name, value in asdict(method).items() if name not in said}
+    return settings
+
+
 def publish(part: str) -> None:
     """Run a part, or read it back, and write its table and what it depends on."""
     TABLES.mkdir(parents=True, exist_ok=True)
@@ -313,11 +336,11 @@ def publish(part: str) -> None:
         "clients": CLIENTS,
         "rounds": ROUNDS,
         "seeds": list(SEEDS),
-        "methods": {label: asdict(method) for _, label, method, _, _ in jobs},
+        "methods": settings_of(jobs),
         "versions": versions(),
         "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
     }
-    write_about(TABLES / f"{part}.json", about)
+    write_about(TABLES / f"{part}.json", about | OTHER_RUNS.get(part, {}))
 
 
 if __name__ == "__main__":

@@ -145,9 +145,9 @@ def run_writers(method: FedAvg, seed: int) -> list[Row]:
 def share_of_digits() -> Row:
     """Which share of the writers' training images, and of the newcomers' images, are digits, not letters."""
     data = load(os.path.join(os.environ["FEDECOUPLE_DATA"], "femnist_writers.npz"))
-    training = data.y[: len(data.y) - data.own_test]
-    newcomers = data.unseen.y
-    return {"writers": float((training < 10).float().mean()), "newcomers": float((newcomers < 10).float().mean())}
+    of_training = data.y[: len(data.y) - data.own_test] < 10
+    of_newcomers = data.unseen.y < 10
+    return {"writers": float(of_training.float().mean()), "newcomers": float(of_newcomers.float().mean())}
 
 
 def of_methods(

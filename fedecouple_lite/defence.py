@@ -52,10 +52,18 @@ class Defence:
 # --- A round with defences: its steps ---
 
 
-def protect(defences: Sequence[Defence], seed: int, t: int, k: int, download: Tensors, upload: Tensors) -> Tensors:
+def protect(
+    defences: Sequence[Defence],
+    seed: int,
+    t: int,
+    k: int,
+    download: Tensors,
+    upload: Tensors,
+) -> Tensors:
     """What leaves client k in round t: its upload through every defence in turn. download: what it was sent."""
     for place, defence in enumerate(defences):
-        upload = defence.on_client(Turn(seed, place, t, k, download, DEFENCE), upload)
+        turn = Turn(seed, place, t, k, download, DEFENCE)
+        upload = defence.on_client(turn, upload)
     return upload
 
 

@@ -1938,7 +1938,8 @@ def check_trimmed_mean(yours: Callable[[np.ndarray, int], np.ndarray]) -> bool:
 
     rng = np.random.default_rng()
     cases = []
-    for clients, numbers, cut in ((7, 4, 2), (9, 5, 3), (8, 3, 2), (12, 4, 4)):
+    sizes = ((7, 4, 2), (9, 5, 3), (8, 3, 2), (12, 4, 4))
+    for clients, numbers, cut in sizes:
         uploads = rng.normal(0, 1, (clients, numbers))
         uploads[0] += 20  # an attacker
         cases.append((rng.permutation(uploads), cut))

@@ -19,8 +19,7 @@ loss="cosine", input_match=0 does better, and for one MNIST image loss="cosine".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from ..client import LocalData, OneClient, Trained, client_round, first_not_fini
 from ..data import Dataset
 from ..errors import SEED, is_number, is_seed, is_whole_number, nearest, require
 from ..methods import FedAvg
-from ..models import DecoupledNet
+from ..models import DecoupledNet, one_thread
 from ..phases import Train
 from ..tensors import CLASSIFIER, EXTRACTOR, Tensors, flat
 from .messages import COUNTS, Exchange, in_order
@@ -263,7 +262,9 @@ class Unrolled(OneClient):
         for index in self.data.batches(phase.epochs):
             for loss_of in phase.losses:
                 now = {**client, **weights}
-                loss = loss_of(self.net, now, self.download, inputs[index], self.data.y[index]).mean()
+                x = inputs[index]
+                y = self.data.y[index]
+                loss = loss_of(self.net, now, self.download, x, y).mean()
                 gradients = torch.autograd.grad(
                     loss, list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
                 )
@@ -325,9 +326,10 @@ def relative_distance(a: Tensor, b: Tensor) -> Tensor:
 def total_variation(x: Tensor) -> Tensor:
     """The mean difference of neighbouring pixels of each image (n, C, H, W), (n,): 0 for one of one colour (Rudin et
     al. 1992)."""
-    down = (x[..., 1:, :] - x[..., :-1, :]).abs().mean((1, 2, 3))
-    across = (x[..., :, 1:] - x[..., :, :-1]).abs().mean((1, 2, 3))
-    return down + across
+    of_each = (1, 2, 3)  # all dimensions but the first
+    down = x[..., 1:, :] - x[..., :-1, :]
+    across = x[..., :, 1:] - x[..., :, :-1]
+    return down.abs().mean(of_each) + across.abs().mean(of_each)
 
 
 def invert(
@@ -399,17 +401,6 @@ def descend(objective: Callable[[Tensor], Tensor], start: Tensor, iterations: in
             with torch.no_grad():
                 pixels.clamp_(0, 1)
     return pixels.detach()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """In between PyTorch computes on one core: with tensors as small as these, several wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def noise(shape: tuple[int, ...], like: Tensor, seed: int, restart: int) -> Tensor:

@@ -77,7 +77,8 @@ def attack(
 
 def losses_of(net: DecoupledNet, tensors: Tensors, x: Tensor, y: Tensor) -> Tensor:
     """The cross-entropy of each image, (n,), in float64: well-learnt images differ in the last digits."""
-    require(len(x) == len(y) and len(y) > 0, "images", (len(x), len(y)), "as many images as labels, at least one")
+    fits = len(x) == len(y) and len(y) > 0
+    require(fits, "images", (len(x), len(y)), "as many images as labels, at least one")
     return cross_entropy(forward(net.logits, tensors, x).double(), y)
 
 
@@ -158,5 +159,7 @@ def truth_and_scores(members: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     for name, scores in (("members", members), ("others", others)):
         require(scores.ndim == 1 and len(scores) > 0, name, tuple(scores.shape), "scores (n,), at least one")
         require(bool(torch.isfinite(scores).all()), name, scores.tolist(), "finite scores")
-    truth = torch.cat([torch.ones(len(members)), torch.zeros(len(others))]).cpu()
+    is_member = torch.ones(len(members))
+    is_other = torch.zeros(len(others))
+    truth = torch.cat([is_member, is_other])
     return truth, torch.cat([members, others]).cpu()
