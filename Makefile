@@ -125,7 +125,7 @@ $(VENV)/.browser: $(VENV)/.ready
 
 # Every notebook in JupyterLab, every widget clicked, the lecture room's page.
 browser: $(VENV)/.browser
-	$(PY) -m pytest -n $(BROWSERS) --dist loadgroup tests/browser --ignore tests/browser/test_site_in_browser.py -rs
+	$(PY) -m pytest -n $(BROWSERS) --dist loadscope tests/browser --ignore tests/browser/test_site_in_browser.py -rs
 
 # The widgets alone, large, on one page; two kernels wait so that it opens at once.
 app: $(VENV)/.browser

@@ -10,10 +10,7 @@ import pytest
 from browser.lab import free_port, served
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [
-    pytest.mark.skipif(find_spec("voila") is None, reason="no Voila here: pip install -e .[app]"),
-    pytest.mark.xdist_group("lecture room"),  # one server for all
-]
+pytestmark = pytest.mark.skipif(find_spec("voila") is None, reason="no Voila here: pip install -e .[app]")
 PICTURE = ".fedecouple-room img.widget-image"
 
 

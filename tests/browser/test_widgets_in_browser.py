@@ -7,7 +7,6 @@ import pytest
 from browser.lab import open_notebook, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
-pytestmark = pytest.mark.xdist_group("widgets")  # one page for all
 PATIENCE = 60_000  # milliseconds: other notebooks compute beside this one
 
 CELLS = (
