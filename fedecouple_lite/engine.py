@@ -721,13 +721,16 @@ def threads_for(backends: Sequence[str], data: Dataset) -> int:
 
 @contextmanager
 def repeatable_on_gpu() -> Iterator[None]:
-    """In between cuDNN, which else may add in any order, computes the same every time; on a CPU it changes nothing."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
+    """In between cuDNN computes the same every time, which else may add in any order, and multiplies float32 as such,
+    which else it may round to TF32's ten bits; on a CPU this changes nothing."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.allow_tf32)
+    cudnn.deterministic = True
+    cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.deterministic = before
+        cudnn.deterministic, cudnn.allow_tf32 = before
 
 
 class Pool:
