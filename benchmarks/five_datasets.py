@@ -35,6 +35,7 @@ from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, fin
 from fedecouple_lite.studies.tables import leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
+BOTH_MOMENTS = ("medium", "medium_steps")  # presets of which the page has a table of the second moment of evaluation
 RIVALS = {"the best of the nine": BASELINES, "the best of all others": None}
 
 
@@ -175,22 +176,35 @@ def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
             for row in margins(rows, rivals, ours).itertuples():
                 leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
             shown[f"lead over {title}"] = leads_over
-        shown["rank of 12"] = of_all["rank"]
+        number = sum(not row.startswith("fedecouple") for row in PRESETS[name].methods) + 1
+        shown["rank"] = [f"{rank} of {number}" for rank in of_all["rank"]]
         parts.append(shown)
     return pd.concat(parts).sort_index(kind="stable")  # cell by cell
 
 
+def received_and_steps(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Strings for people: what the preset's methods cost in gradient steps a round, of all clients; and personal
+    accuracies by what clients receive, before training."""
+    received = leaderboard(rows, "personal_received")
+    of_method = rows.groupby("method", sort=False)[["steps", "predict_steps"]].mean()
+    received.insert(0, "steps", of_method["steps"].map("{:,.0f}".format))
+    received.insert(1, "steps to predict", of_method["predict_steps"].map("{:,.0f}".format))
+    return received.rename_axis(f"`{name}`, received").reset_index()
+
+
 def into_page(page: str) -> str:
     """`page` with personal accuracies and FedeCouple's leads between the markers."""
-    accuracies = []
+    tables = []
     all_leads = []
     for name in PRESETS:
         path = TABLES / f"{name}.csv"
         if path.exists():
             rows = pd.read_csv(path)
-            accuracies.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            tables.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            if name in BOTH_MOMENTS:
+                tables.append(received_and_steps(name, rows))
             all_leads.append(leads(name, rows))
-    tables = [*accuracies, pd.concat(all_leads)]
+    tables.append(pd.concat(all_leads))
     return put("benchmark", "\n\n".join(markdown(table) for table in tables), page)
 
 

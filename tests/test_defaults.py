@@ -194,6 +194,7 @@ OF_FUNCTIONS = {
     features.feature_space: {"whose": "own", "limit": 1000},
     features.embed: {"how": "umap", "seed": 0},
     tables.margins: {"rivals": None, "ours": "fedecouple"},
+    tables.leaderboard: {"figure": "personal"},
     demonstrations.pull_to_anchors: {"client": 0, "mu": 1.0, "steps": 20, "lr": 0.1},
     demonstrations.anchor_pull: {"client": 0, "mu": 1.0, "steps": 20, "lr": 0.1},
     demonstrations.measure_descent: {"step": 1.0, "local_steps": 5, "rounds": 300},

@@ -155,6 +155,9 @@ def test_other_forms_of_fedecouple_are_no_rivals_and_have_no_rank():
 def test_leaderboard_ranks_by_mean():
     column = leaderboard(made_up())["d, s"]
     assert column["fedecouple"] == "92.0 +- 2.0 (1)" and column["fedper"].endswith("(3)")
+    other_moment = made_up().assign(personal_received=1 - made_up()["personal"])
+    received = leaderboard(other_moment, "personal_received")["d, s"]
+    assert received["fedecouple"] == "8.0 +- 2.0 (3)" and received["fedper"].endswith("(1)")
 
 
 def test_the_interval_holds_the_true_lead_nineteen_times_of_twenty():

@@ -180,8 +180,10 @@ def chosen(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
-def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
-    """Strings for people: personal accuracy in %, mean +- std over seeds (rank); a row a method, a column a cell.
+def leaderboard(rows: pd.DataFrame, figure: str = "personal") -> pd.DataFrame:
+    """Strings for people: an accuracy in %, mean +- std over seeds (rank); a row a method, a column a cell.
+
+    figure: which accuracy, "personal" or "personal_received".
 
     Examples
     --------
@@ -193,7 +195,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {}
     for (dataset, partition), cell in rows.groupby(["dataset", "partition"], sort=False):
-        figures = 100 * cell.groupby("method", sort=False)["personal"].agg(["mean", "std"])
+        figures = 100 * cell.groupby("method", sort=False)[figure].agg(["mean", "std"])
         figures["rank"] = figures["mean"].rank(ascending=False, method="min").astype(int)
         column = {}
         for method, row in figures.iterrows():
