@@ -65,6 +65,7 @@ def work(jobs: Sequence[Job], next_job: Any, ended: Any) -> None:
     """What each process does: the next job, until there is none. next_job: a number that all processes share. ended: a
     queue, on which every job's number, seconds and problem ("": none) are put."""
     torch.set_num_threads(1)  # the other cores are for the other processes
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this script was started in the background
     while True:
         with next_job.get_lock():
             number = next_job.value
