@@ -6,40 +6,97 @@ folder. "laptop" takes minutes, "small" about an hour on 2 cores:
 
     python benchmarks/five_datasets.py laptop
     FEDECOUPLE_DATA=folder python benchmarks/five_datasets.py small
+
+With --as-measured nothing is run: what is published are the finished runs in that folder, of the cells that have all of
+theirs, wherever they were made (benchmarks/side_by_side.py makes many at once):
+
+    python benchmarks/five_datasets.py medium --as-measured
 """
 
+import argparse
 import json
-import os
-import platform
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pages import markdown, put
-from published import PAGE, RESULTS, RUNS, versions, write_about
+from published import PAGE, RESULTS, RUNS, write_about
 from tqdm import tqdm
 
+from fedecouple_lite import make
 from fedecouple_lite.engine import State
-from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, measure
-from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS
+from fedecouple_lite.errors import nearest
+from fedecouple_lite.partition import OPTIONS
+from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, cells, folder_of_cell, line_of, measure, method_of
+from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, finished_run
 from fedecouple_lite.studies.tables import leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
+BOTH_MOMENTS = ("medium", "medium_steps")  # presets of which the page has a table of the second moment of evaluation
 RIVALS = {"the best of the nine": BASELINES, "the best of all others": None}
 
 
-def publish(name: str) -> None:
-    """Run `name` (or read it back) and write its files."""
+def publish(name: str, as_measured: bool) -> None:
+    """Run `name` (or read it back) and write its files. as_measured: publish the runs there are, and run nothing."""
     folder = RUNS / "benchmark" / name
     TABLES.mkdir(parents=True, exist_ok=True)
-    rows = measure_with_bar(name, folder / "runs")
+    rows = rows_as_measured(name, folder / "runs") if as_measured else measure_with_bar(name, folder / "runs")
     rows.to_csv(TABLES / f"{name}.csv", index=False)
     trials = tuning_rows(name, folder)
     if trials:
         pd.DataFrame(trials).to_csv(TABLES / f"{name}-tuning.csv", index=False)
-    write_about(TABLES / f"{name}.json", about(name))
+    write_about(TABLES / f"{name}.json", about(name, folder / "runs"))
+
+
+def rows_as_measured(name: str, folder: Path) -> pd.DataFrame:
+    """The table of the preset `name` from the finished runs in `folder`, made by whatever version on whatever machine:
+    of the cells that are complete. The others are named, with how many of their runs there are.
+
+    ValueError where two runs would be the same line of the table.
+    """
+    preset = PRESETS[name]
+    parts = []
+    for dataset, partition, setting in cells(preset):
+        lines = {}
+        for path in sorted((folder / folder_of_cell(dataset, partition)).glob("*.json")):
+            run = finished_run(path)
+            if run is None or not is_of(run, setting) or run["label"] not in preset.methods:
+                continue
+            place = (preset.methods.index(run["label"]), run["seed"])
+            if place in lines:
+                raise ValueError(f"folder={str(folder)!r} has two runs of {dataset}, {partition}, {path.name[:-22]}")
+            lines[place] = line_as_measured(run, setting)
+        wanted = len(preset.methods) * preset.seeds
+        if len(lines) < wanted:
+            print(f"{name}: {dataset}, {partition}: left out, {len(lines)} of {wanted} runs have been made")
+            continue
+        cell = pd.concat([lines[place] for place in sorted(lines)])
+        cell.insert(0, "dataset", dataset)
+        cell.insert(1, "partition", partition)
+        parts.append(cell)
+    if not parts:
+        raise ValueError(f"folder={str(folder)!r} has no cell of {name} of which all runs have been made")
+    return pd.concat(parts, ignore_index=True)
+
+
+def is_of(run: Run, setting: Setting) -> bool:
+    """Whether a run is one of this setting, on whatever device."""
+    expected = {**OPTIONS[setting.partition], **asdict(setting)}
+    for key, value in expected.items():
+        if value is not None and key not in ("device", "backend") and run["setting"].get(key) != value:
+            return False
+    return True
+
+
+def line_as_measured(run: Run, setting: Setting) -> pd.DataFrame:
+    """The table's line of a run, as `measure` makes it."""
+    name, _ = method_of(run["label"])
+    values = {key: value for key, value in run["method"].items() if key != "name"}
+    as_run = replace(setting, device=run["setting"]["device"], backend=run["setting"]["backend"])
+    return line_of(run, as_run, name, make(name, **values))
 
 
 def measure_with_bar(name: str, folder: Path) -> pd.DataFrame:
@@ -55,13 +112,28 @@ def measure_with_bar(name: str, folder: Path) -> pd.DataFrame:
         return measure(PRESETS[name], folder, on_round, on_cell)
 
 
-def about(name: str) -> dict[str, Any]:
-    """What the figures depend on."""
+def about(name: str, folder: Path) -> dict[str, Any]:
+    """What the figures depend on; versions and hardware as the runs in `folder` have them."""
     return {
         "command": f"python -m fedecouple_lite benchmark --preset {name}",
         "preset": asdict(PRESETS[name]),
-        "versions": versions(),
-        "hardware": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
+        **where_made(folder),
+    }
+
+
+def where_made(folder: Path) -> dict[str, Any]:
+    """Versions, and hardware in words, of the runs in `folder`: where they differ, each of them, as "A; B"."""
+    versions: dict[str, dict[str, None]] = {}
+    hardware: dict[str, None] = {}
+    for path in sorted(folder.rglob("*.json")):
+        run = json.loads(path.read_text())
+        for key, value in run["versions"].items():
+            versions.setdefault(key, {})[value] = None
+        machine = run["hardware"]
+        hardware[f"{machine['cores']} cores ({machine['processor']}), {machine['gpu'] or 'no GPU'}"] = None
+    return {
+        "versions": {key: "; ".join(values) for key, values in versions.items()},
+        "hardware": "; ".join(hardware),
     }
 
 
@@ -82,6 +154,7 @@ def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
     last_rounds = [record["personal"] for record in run["records"][-SUMMARY_ROUNDS:]]
     return {
         "dataset": run["setting"]["dataset"],
+        "partition": run["setting"]["partition"],
         "alpha": run["setting"].get("alpha"),
         "method": method,
         "finished": run["finished"],
@@ -91,37 +164,61 @@ def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Strings for people: FedeCouple's lead in every cell of the preset `name`, and its rank."""
-    of_all = margins(rows)
-    shown = pd.DataFrame()
-    shown["cell"] = [f"`{name}`: {row.dataset}, {row.partition}" for row in of_all.itertuples()]
-    for title, rivals in RIVALS.items():
-        leads_over = []
-        for row in margins(rows, rivals).itertuples():
-            leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
-        shown[f"lead over {title}"] = leads_over
-    shown["rank of 12"] = of_all["rank"]
-    return shown
+    """Strings for people: FedeCouple's lead in every cell of the preset `name`, and its rank, in each of its forms."""
+    parts = []
+    for ours in (row for row in PRESETS[name].methods if row.startswith("fedecouple")):
+        of_all = margins(rows, ours=ours)
+        shown = pd.DataFrame()
+        shown["cell"] = [f"`{name}`: {row.dataset}, {row.partition}" for row in of_all.itertuples()]
+        shown["FedeCouple"] = ours
+        for title, rivals in RIVALS.items():
+            leads_over = []
+            for row in margins(rows, rivals, ours).itertuples():
+                leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
+            shown[f"lead over {title}"] = leads_over
+        number = sum(not row.startswith("fedecouple") for row in PRESETS[name].methods) + 1
+        shown["rank"] = [f"{rank} of {number}" for rank in of_all["rank"]]
+        parts.append(shown)
+    return pd.concat(parts).sort_index(kind="stable")  # cell by cell
+
+
+def received_and_steps(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Strings for people: what the preset's methods cost in gradient steps a round, of all clients; and personal
+    accuracies by what clients receive, before training."""
+    received = leaderboard(rows, "personal_received")
+    of_method = rows.groupby("method", sort=False)[["steps", "predict_steps"]].mean()
+    received.insert(0, "steps", of_method["steps"].map("{:,.0f}".format))
+    received.insert(1, "steps to predict", of_method["predict_steps"].map("{:,.0f}".format))
+    return received.rename_axis(f"`{name}`, received").reset_index()
 
 
 def into_page(page: str) -> str:
     """`page` with personal accuracies and FedeCouple's leads between the markers."""
-    accuracies = []
+    tables = []
     all_leads = []
     for name in PRESETS:
         path = TABLES / f"{name}.csv"
         if path.exists():
             rows = pd.read_csv(path)
-            accuracies.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            tables.append(leaderboard(rows).rename_axis(f"`{name}`").reset_index())
+            if name in BOTH_MOMENTS:
+                tables.append(received_and_steps(name, rows))
             all_leads.append(leads(name, rows))
-    tables = [*accuracies, pd.concat(all_leads)]
+    tables.append(pd.concat(all_leads))
     return put("benchmark", "\n\n".join(markdown(table) for table in tables), page)
 
 
-def main(presets: list[str]) -> None:
+def main(words: Sequence[str]) -> None:
     """Publish the presets named; the page's tables are made from the files there are."""
-    for name in presets:
-        publish(name)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", help=", ".join(PRESETS))
+    parser.add_argument("--as-measured", action="store_true", help="publish the finished runs there are; run nothing")
+    given = parser.parse_args(words)
+    for name in given.presets:
+        if name not in PRESETS:
+            parser.error(f"presets={name!r} is unknown; {nearest(name, PRESETS)}")
+    for name in given.presets:
+        publish(name, given.as_measured)
     PAGE.write_text(into_page(PAGE.read_text()))
 
 

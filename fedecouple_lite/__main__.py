@@ -416,7 +416,7 @@ def train_again(setting: Setting, method: FedAvg) -> State:
 
 @command
 def benchmark(
-    preset: Literal["laptop", "small", "paper"] = "laptop",
+    preset: Literal["laptop", "small", "medium", "medium_steps", "paper"] = "laptop",
     datasets: Annotated[str | None, typer.Option(help="comma-separated; the preset's where not given")] = None,
     methods: Annotated[str | None, typer.Option(help="comma-separated; all where not given")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="the preset's where not given")] = None,
@@ -425,9 +425,10 @@ def benchmark(
     out: Path = Path("runs/benchmark"),
 ) -> None:
     """All methods on several image sets and partitions, tuned alike; resumable. "laptop": digits, in minutes; "small":
-    MNIST and Fashion-MNIST with few images, an hour; "paper": five sets in the literature's setting, for a GPU. Epochs
-    are equal for all methods; table.csv counts gradient steps, those spent only to predict apart, and says which
-    hyper-parameters each run had."""
+    MNIST and Fashion-MNIST with few images, an hour; "medium": five sets, FedeCouple in each of its couplings, a night
+    on two cores or minutes on a GPU; "medium_steps": the strongest of these at equal steps; "paper": five sets in the
+    literature's setting, for a GPU. But for "medium_steps", epochs are equal for all methods; table.csv counts gradient
+    steps, those spent only to predict apart, and says which hyper-parameters each run had."""
     chosen = changed_preset(PRESETS[preset], datasets, methods, seeds, rounds, device)
     check_preset(chosen)
     folder = out / preset

@@ -244,10 +244,25 @@ def momentum_step(
 
 def first_not_finite(tensors: Tensors) -> str | None:
     """The name of the first tensor that holds NaN or an infinite number, if there is one."""
+    if all_lengths_finite(tensors):
+        return None
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             return name
     return None
+
+
+@torch.no_grad()
+def all_lengths_finite(tensors: Tensors) -> bool:
+    """Whether the Euclidean lengths of all tensors are finite, and then all their numbers are.
+
+    One answer for all: a GPU has to be waited for before Python can look at any.
+    """
+    may_be_infinite = [tensor for tensor in tensors.values() if tensor.is_floating_point() or tensor.is_complex()]
+    if not may_be_infinite:
+        return True
+    lengths = torch._foreach_norm(may_be_infinite)
+    return bool(torch.isfinite(torch.stack(lengths)).all())
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .augment import AUGMENTATIONS
 from .client import CHUNK, ClientResult, LocalData, OneClient, Stopped, client_round, first_not_finite, run_phases
@@ -48,7 +49,7 @@ from .methods import FedAvg
 from .metrics import over_clients
 from .models import DecoupledNet
 from .partition import Federation
-from .stacked import CannotStack, stack_rounds
+from .stacked import CannotStack, predict_stack, stack_phases, stack_rounds
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, nbytes
 
 # What a stream of random numbers is for; 0 is the split's, 5 that of faults, 6 that of newcomers, 7 that of defences, 8
@@ -57,6 +58,7 @@ COHORT, TRAIN, PREDICT, AUGMENT = 1, 2, 3, 4
 BACKENDS = ("auto", "loop", "threads", "vmap")
 # Clients trained at once by "vmap", by device; fixed, so that results do not depend on the number of cores.
 MAX_STACK = {"cpu": 10, "cuda": 128}
+NO_LABEL = -1  # of padding behind a client's test images: no prediction is equal to it
 
 
 @dataclass(frozen=True)
@@ -488,8 +490,7 @@ def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, po
     part; such a client predicts with what the server would send it now. predict_steps: the gradient steps of all
     clients that were taken only to predict. global: NaN where the server holds no whole model.
     """
-    task = partial(evaluate_client, method, federation, state, seed, pool.stop)
-    of_clients = pool.map(task, range(len(federation)))
+    of_clients = evaluate_clients(method, federation, state, seed, pool)
     sizes = [len(index) for index in federation.test]
     accuracies = [share(of.trained, size) for of, size in zip(of_clients, sizes, strict=True)]
     received = [share(of.received, size) for of, size in zip(of_clients, sizes, strict=True)]
@@ -509,6 +510,24 @@ def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, po
 def share(right: int, images: int) -> float:
     """Of so many images, how many are right; NaN of none."""
     return right / images if images else float("nan")
+
+
+def evaluate_clients(method: FedAvg, federation: Federation, state: State, seed: int, pool: Pool) -> list[Hits]:
+    """Every client's test images under its three models: in stacks where the round was trained in stacks and the
+    method's prediction can be stacked, too; else client by client."""
+    everybody = range(len(federation))
+    if state.backend == "vmap":
+        stacks = stacks_of(federation, everybody, MAX_STACK.get(federation.data.y.device.type, 1))
+        of_stack = partial(evaluate_stack, method, federation, state, seed, pool.stop)
+        try:
+            by_client: dict[int, Hits] = {}
+            for part in pool.map(of_stack, stacks):
+                by_client.update(part)
+            return [by_client[k] for k in everybody]
+        except CannotStack:
+            pool.reopen()
+    of_client = partial(evaluate_client, method, federation, state, seed, pool.stop)
+    return pool.map(of_client, everybody)
 
 
 class Hits(NamedTuple):
@@ -542,12 +561,7 @@ def evaluate_client(
         tuned = run_phases(phases, received, OneClient(method, net, download, data))
         steps = int(tuned.steps)
         trained = received = tuned.tensors
-        name = first_not_finite(tuned.tensors)
-        if name is not None:
-            where = f"{type(method).__name__}, client {k}, after round {state.round}"
-            step_sizes = " or ".join(hyper for hyper in hypers(method) if hyper.endswith("lr"))
-            problem = f"fine-tuning to predict, {name} is no longer finite"
-            raise FloatingPointError(f"{where}: {problem}; try a smaller {step_sizes}")
+        check_tuned(method, state, k, tuned.tensors)
 
     right = torch.zeros(3, dtype=torch.int64, device=federation.data.y.device)  # trained, received, the server's
     with torch.no_grad():
@@ -563,6 +577,75 @@ def evaluate_client(
             right += torch.stack([of_trained, of_received, of_server])
     by_trained, by_received, by_server = right.tolist()
     return Hits(by_trained, by_received, by_server, steps)
+
+
+def evaluate_stack(
+    method: FedAvg,
+    federation: Federation,
+    state: State,
+    seed: int,
+    stop: threading.Event,
+    net: DecoupledNet,
+    stack: Sequence[int],
+) -> dict[int, Hits]:
+    """evaluate_client for the clients numbered in `stack`, at once, by client number.
+
+    Raises CannotStack where the method cannot predict for several clients at once.
+    """
+    downloads = [method.send(state.server, k) for k in stack]
+    kept = [client_of(method, state, k, download) for k, download in zip(stack, downloads, strict=True)]
+    received = [method.receive(client, download) for client, download in zip(kept, downloads, strict=True)]
+    trained = []
+    for k, before_round, client in zip(stack, received, kept, strict=True):
+        trained.append(client if k in state.joined else before_round)
+    steps = [0] * len(stack)
+    phases = method.personalise()
+    if phases:
+        data = [local_data(federation, method, k, [seed, PREDICT, state.round], stop) for k in stack]
+        tuned = stack_phases(method, net, phases, received, downloads, data)
+        steps = [int(of_client.steps) for of_client in tuned]
+        trained = received = [of_client.tensors for of_client in tuned]
+        for k, tensors in zip(stack, trained, strict=True):
+            check_tuned(method, state, k, tensors)
+
+    tests = [images_of(federation, federation.test[k]) for k in stack]
+    images = pad_sequence([x for x, _ in tests], batch_first=True)  # (K, n, *in_shape), zeros at the end
+    labels = pad_sequence([y for _, y in tests], batch_first=True, padding_value=NO_LABEL)  # (K, n)
+    right = torch.zeros(3, len(stack), dtype=torch.int64, device=labels.device)  # trained, received, the server's
+    chunk = max(1, CHUNK // len(stack))
+    with torch.no_grad():
+        for first in range(0, labels.shape[1], chunk):
+            x = images[:, first : first + chunk]
+            y = labels[:, first : first + chunk]
+            of_trained = hits_of_stack(predict_stack(method, net, trained, downloads, x), y)
+            of_received = of_trained
+            if received is not trained:
+                of_received = hits_of_stack(predict_stack(method, net, received, downloads, x), y)
+            of_server = torch.zeros_like(of_trained)
+            if has_model(state.server):
+                logits = net.logits(state.server, x.flatten(0, 1))
+                of_server = hits_of_stack(logits.unflatten(0, y.shape), y)
+            right += torch.stack([of_trained, of_received, of_server])
+    by_trained, by_received, by_server = right.tolist()  # (K,) each
+    by_client = {}
+    for place, k in enumerate(stack):
+        by_client[k] = Hits(by_trained[place], by_received[place], by_server[place], steps[place])
+    return by_client
+
+
+def check_tuned(method: FedAvg, state: State, k: int, tensors: Tensors) -> None:
+    """Raise FloatingPointError where client k's tensors, fine-tuned to predict, are not finite."""
+    name = first_not_finite(tensors)
+    if name is not None:
+        where = f"{type(method).__name__}, client {k}, after round {state.round}"
+        step_sizes = " or ".join(hyper for hyper in hypers(method) if hyper.endswith("lr"))
+        problem = f"fine-tuning to predict, {name} is no longer finite"
+        raise FloatingPointError(f"{where}: {problem}; try a smaller {step_sizes}")
+
+
+def hits_of_stack(logits: Tensor, y: Tensor) -> Tensor:
+    """How many of each client's labels y (K, n) have the largest of the logits (K, n, C), (K,)."""
+    return (logits.argmax(2) == y).sum(1)
 
 
 def hits(logits: Tensor, y: Tensor) -> Tensor:
@@ -638,13 +721,16 @@ def threads_for(backends: Sequence[str], data: Dataset) -> int:
 
 @contextmanager
 def repeatable_on_gpu() -> Iterator[None]:
-    """In between cuDNN, which else may add in any order, computes the same every time; on a CPU it changes nothing."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
+    """In between cuDNN computes the same every time, which else may add in any order, and multiplies float32 as such,
+    which else it may round to TF32's ten bits; on a CPU this changes nothing."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.allow_tf32)
+    cudnn.deterministic = True
+    cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.deterministic = before
+        cudnn.deterministic, cudnn.allow_tf32 = before
 
 
 class Pool:

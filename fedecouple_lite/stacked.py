@@ -7,7 +7,8 @@ ones, and only they are trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from .client import (
 )
 from .methods import FedAvg
 from .models import DecoupledNet
-from .phases import Derive, Loss, Train
+from .phases import Derive, Loss, Phases, Train
 from .tensors import EXTRACTOR, Tensors, pick
 
 
@@ -51,24 +52,85 @@ def stack_rounds(
     Raises CannotStack where the method's hooks or the net cannot be vectorised, or would see that batches are padded.
     """
     received = [method.receive(client, download) for client, download in zip(clients, downloads, strict=True)]
-    # Newcomers lack what the others measured in an earlier round and will measure anew: only common names are stacked.
-    stack = {name: torch.stack([client[name] for client in received]) for name in common_names(received)}
+    results = []
+    for trained in stack_phases(method, net, method.phases(), received, downloads, data):
+        upload = method.upload(trained.tensors)
+        results.append(ClientResult(trained.tensors, upload, trained.loss, int(trained.steps)))
+    return results
+
+
+def stack_phases(
+    method: FedAvg,
+    net: DecoupledNet,
+    phases: Phases,
+    clients: Sequence[Tensors],
+    downloads: Sequence[Tensors],
+    data: Sequence[LocalData],
+) -> list[Trained]:
+    """client.run_phases for K clients at once, given in order of size, largest first: what it left with each.
+
+    Raises CannotStack as `stack_rounds` does.
+    """
     trainer = StackOfClients(method, net, downloads, data)
+    with cannot_stack_what_vmap_refuses():
+        stack = run_phases(phases, stack_of(clients), trainer)
+    of_clients = []
+    for place, before in enumerate(clients):
+        # Clones: a view would keep the whole stack alive for as long as one of its clients.
+        after = {name: tensor[place].clone() for name, tensor in stack.tensors.items()}
+        of_clients.append(Trained({**before, **after}, stack.loss[place], stack.steps[place]))
+    return of_clients
+
+
+def predict_stack(
+    method: FedAvg,
+    net: DecoupledNet,
+    clients: Sequence[Tensors],
+    downloads: Sequence[Tensors],
+    images: Tensor,
+) -> Tensor:
+    """method.predict for K clients at once: logits (K, n, C) of images (K, n, *in_shape), each client's own, padded
+    where it has fewer than n.
+
+    Raises CannotStack where the hook cannot be vectorised, or where its prediction of an image depends on others.
+    """
+    check_predict(method, net, clients[0], downloads[0], images[0, :1])
+    received = Downloads.of(downloads)
+
+    def predict(client: Tensors, download: Tensors, x: Tensor) -> Tensor:
+        return method.predict(net, client, download, x)
+
+    with cannot_stack_what_vmap_refuses():
+        return vmap(predict, in_dims=(0, received.dims(), 0))(stack_of(clients), received.tensors, images)
+
+
+def check_predict(method: FedAvg, net: DecoupledNet, client: Tensors, download: Tensors, x: Tensor) -> None:
+    """Raise CannotStack unless one image, x (1, *in_shape), has the same logits with and without others behind it."""
+    with_others, _ = followed_by_others(x, torch.zeros(1, dtype=torch.int64, device=x.device))
+    alone = method.predict(net, client, download, x)
+    together = method.predict(net, client, download, with_others)
+    if not close(together[:1], alone):
+        hook = hook_name(method, method.predict)
+        raise CannotStack(
+            f"backend='vmap' pads images, but {hook} of one image depends on the rest of its batch; use 'threads'"
+        )
+
+
+@contextmanager
+def cannot_stack_what_vmap_refuses() -> Iterator[None]:
+    """In between PyTorch's RuntimeError becomes a CannotStack: it is raised for many reasons; the message says which,
+    and client by client it may go well."""
     try:
-        trained = run_phases(method.phases(), stack, trainer)
+        yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        # PyTorch raises this for many reasons; the message says which, and client by client it may go well.
         raise CannotStack(f"backend='vmap' cannot vectorise this net or method ({reason}); use 'threads'") from error
 
-    results = []
-    for place, before in enumerate(received):
-        # Clones: a view would keep the whole stack alive for as long as one of its clients.
-        after = {name: tensor[place].clone() for name, tensor in trained.tensors.items()}
-        client = {**before, **after}
-        loss = trained.loss[place]
-        results.append(ClientResult(client, method.upload(client), loss, int(trained.steps[place])))
-    return results
+
+def stack_of(clients: Sequence[Tensors]) -> Tensors:
+    """K clients' tensors as one, (K, ...) each. Newcomers lack what the others measured in an earlier round and will
+    measure anew: only common names are stacked."""
+    return {name: torch.stack([client[name] for client in clients]) for name in common_names(clients)}
 
 
 def common_names(many: Sequence[Tensors]) -> list[str]:

@@ -20,11 +20,13 @@ from fedecouple_lite.studies.benchmark import (
     PRESETS,
     Preset,
     cells,
+    check_preset,
     command_line_of,
+    fixed_of,
     length,
     measure,
 )
-from fedecouple_lite.studies.experiment import Setting
+from fedecouple_lite.studies.experiment import Setting, steps_per_batch
 from fedecouple_lite.studies.tables import table
 
 TINY = Preset(
@@ -222,10 +224,49 @@ def test_stored_commands_of_every_partition_are_understood(partition):
 def test_a_cell_is_tuned_on_seed_0_whatever_seeds_run(tmp_path, monkeypatch):
     asked = []
 
-    def watch(setting, method, seed, trials, folder, on_round, fixed):
-        asked.append((seed, trials, setting.rounds, list(fixed)))
+    def watch(setting, method, seed, trials, folder, on_round, fixed, budget):
+        asked.append((seed, trials, setting.rounds, list(fixed), budget))
         return method
 
     monkeypatch.setattr(benchmark, "tune", watch)
     measure(TINY, tmp_path)
-    assert asked == [(0, TINY.trials, TINY.rounds_of_a_trial(), list(TINY.common))] * len(TINY.methods)
+    assert asked == [(0, TINY.trials, TINY.rounds_of_a_trial(), list(TINY.common), None)] * len(TINY.methods)
+
+
+def test_a_variant_is_a_row_of_its_own_whose_command_makes_it(tmp_path):
+    preset = replace(TINY, methods=("fedecouple", "fedecouple_joint"), seeds=1)
+    rows = measure(preset, tmp_path).set_index("method")
+    couplings = rows["hyperparameters"].map(lambda text: json.loads(text)["coupling"])
+    assert couplings.to_dict() == {"fedecouple": "alternate", "fedecouple_joint": "joint"}
+    assert rows["steps"]["fedecouple_joint"] < rows["steps"]["fedecouple"]
+    words = rows["command"]["fedecouple_joint"]
+    assert " --method fedecouple " in words and " --coupling joint" in words
+    trials = [json.loads(path.read_text())["method"]["coupling"] for path in tmp_path.rglob("tuning/*.json")]
+    assert sorted(trials) == ["alternate"] * TINY.trials + ["joint"] * TINY.trials
+    assert fixed_of(preset, "fedecouple_joint") == {"epochs": 1, "coupling": "joint"}
+
+
+def test_a_budget_sets_the_epochs_of_every_row(tmp_path):
+    """Three steps a batch: three epochs of FedAvg, and one of the alternate coupling beside its classifier's."""
+    preset = replace(TINY, common={}, methods=("fedavg", "fedecouple", "fedecouple_joint"), seeds=1, budget=3)
+    rows = measure(preset, tmp_path).set_index("method")
+    epochs = rows["hyperparameters"].map(lambda text: json.loads(text)["epochs"])
+    assert epochs.to_dict() == {"fedavg": 3, "fedecouple": 1, "fedecouple_joint": 2}
+    assert rows["steps"].nunique() == 1
+    for path in tmp_path.rglob("*.json"):
+        run = json.loads(path.read_text())
+        name = run["method"].pop("name").lower()
+        assert steps_per_batch(make(name, **run["method"])) == 3
+    with pytest.raises(ValueError, match="budget=1 is below one epoch of FedeCouple"):
+        check_preset(replace(preset, budget=1))
+    with pytest.raises(ValueError, match="budget=3 must be None, or epochs=1 not fixed"):
+        check_preset(replace(preset, common={"epochs": 1}))
+
+
+def test_the_medium_preset_has_every_coupling_and_its_steps_are_those_of_the_alternate_one():
+    medium, steps = PRESETS["medium"], PRESETS["medium_steps"]
+    assert medium.methods == (*METHODS, "fedecouple_phases", "fedecouple_joint")
+    assert len(list(cells(medium))) == 10 and list(cells(medium)) == list(cells(steps))
+    assert (medium.trials, medium.tuning_rounds, medium.seeds) == (steps.trials, steps.tuning_rounds, steps.seeds)
+    assert set(steps.methods) < set(medium.methods)
+    assert steps_per_batch(make("fedecouple", **fixed_of(medium, "fedecouple"))) == steps.budget

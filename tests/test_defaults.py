@@ -193,7 +193,8 @@ OF_FUNCTIONS = {
     experiment.compare: {"trials": 1, "fixed": (), "budget": None},
     features.feature_space: {"whose": "own", "limit": 1000},
     features.embed: {"how": "umap", "seed": 0},
-    tables.margins: {"rivals": None},
+    tables.margins: {"rivals": None, "ours": "fedecouple"},
+    tables.leaderboard: {"figure": "personal"},
     demonstrations.pull_to_anchors: {"client": 0, "mu": 1.0, "steps": 20, "lr": 0.1},
     demonstrations.anchor_pull: {"client": 0, "mu": 1.0, "steps": 20, "lr": 0.1},
     demonstrations.measure_descent: {"step": 1.0, "local_steps": 5, "rounds": 300},
@@ -284,14 +285,22 @@ def test_presets():
         changed = {key: value for key, value in of_setting.items() if value != getattr(Setting(), key)}
         about = (preset.datasets, preset.partitions, preset.seeds, preset.trials, preset.rounds_of_a_trial())
         found[name] = (*about, changed, preset.common)
-        assert preset.methods == tuple(METHODS)
+        of_medium = (*METHODS, "fedecouple_phases", "fedecouple_joint")
+        strongest = ("fedavg_ft", "fedbabu", "fedrep", "fedpac", "fedecouple", *of_medium[-2:])
+        rows = {"medium": of_medium, "medium_steps": strongest}
+        assert preset.methods == rows.get(name, tuple(METHODS))
+        assert preset.budget == (5 if name == "medium_steps" else None)
     sets = ("mnist", "fashion_mnist", "emnist", "cifar10", "cifar100")
     split = {"test_share": 1 / 3, "keep_test": True}
     small = {"rounds": 40, "per_client": 90} | split
+    medium = {"rounds": 40, "per_client": 225, "eval_every": 2} | split
+    two = (skews[0], skews[2])
     paper = {"rounds": 200, "per_client": 900} | split
     assert found == {
         "laptop": (("digits",), skews, 3, 1, 8, {"rounds": 8}, {}),
         "small": (sets[:2], skews[:1], 3, 3, 10, small, {"epochs": 2, "batch_size": 20}),
+        "medium": (sets, two, 3, 4, 12, medium, {"epochs": 2, "batch_size": 20}),
+        "medium_steps": (sets, two, 3, 4, 12, medium, {"batch_size": 20}),
         "paper": (sets, skews, 3, 3, 50, paper, {"epochs": 5, "batch_size": 50}),
     }
 

@@ -454,15 +454,17 @@ def test_features_are_computed_anew_after_a_part_of_the_extractor_has_moved(net,
         assert not torch.allclose(client["means.before"], client["means.after"], atol=1e-3)
 
 
-def test_cudnn_is_told_to_compute_the_same_every_time_while_clients_train_and_only_then(net, federation):
+def test_cudnn_is_told_to_compute_the_same_in_float32_while_clients_train_and_only_then(net, federation):
+    cudnn = torch.backends.cudnn
     seen = []
 
     class Watching(FedAvg):
         def loss(self, net, client, download, x, y):
-            seen.append(torch.backends.cudnn.deterministic)
+            seen.append((cudnn.deterministic, cudnn.allow_tf32))
             return super().loss(net, client, download, x, y)
 
-    assert torch.backends.cudnn.deterministic is False
+    before = (cudnn.deterministic, cudnn.allow_tf32)
+    assert before == (False, True)
     for _ in rounds(Watching(epochs=1), net, federation, rounds=2, backend="loop"):
-        assert torch.backends.cudnn.deterministic is False
-    assert seen and all(seen)
+        assert (cudnn.deterministic, cudnn.allow_tf32) == before
+    assert set(seen) == {(True, False)}

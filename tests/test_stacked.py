@@ -1,5 +1,7 @@
 """All backends compute the same: float64 to 1e-10 for every method, float32 to rounding; any net, or a reason."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import difference, last, same
@@ -7,7 +9,7 @@ from torch import nn
 
 from fedecouple_lite import METHODS, DecoupledNet, client, make, net_for, rounds, split, stacked
 from fedecouple_lite import engine as engine_module
-from fedecouple_lite.client import LocalData
+from fedecouple_lite.client import LocalData, first_not_finite
 from fedecouple_lite.engine import backends_for, threads_for
 from fedecouple_lite.stacked import StackOfClients, close
 
@@ -42,6 +44,76 @@ def test_backends_agree_in_float32_over_one_round(net, federation, name):
     ]
     assert difference(runs[0], runs[1]) == 0
     assert difference(runs[0], runs[2]) < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stack_is_evaluated_as_its_clients_one_by_one(net, few, name, monkeypatch):
+    """Clients of unequal size, one without a test image; half of them newcomers."""
+    federation = split(few, 6, "quantity").to(dtype=torch.float64)
+    federation = replace(federation, test=(*federation.test[:5], federation.test[5][:0]))
+    one_by_one, in_stacks = (
+        last(rounds(make(name, **QUICK), net, federation, rounds=2, participation=0.5, backend=backend))
+        for backend in ("loop", "vmap")
+    )
+    seen = []
+    original = engine_module.evaluate_stack
+    monkeypatch.setattr(engine_module, "evaluate_stack", lambda *args: seen.append(args[-1]) or original(*args))
+    monkeypatch.setattr(engine_module, "evaluate_client", None)  # asking it would fail
+    again = last(rounds(make(name, **QUICK), net, federation, rounds=2, participation=0.5, backend="vmap"))
+    assert [sorted(stack) for stack in seen] == [list(range(6))] * 2
+    for state in (in_stacks, again):
+        for record, expected in zip(state.records, one_by_one.records, strict=True):
+            for key in ("accuracies", "personal", "personal_received", "global", "newcomers", "predict_steps"):
+                assert str(record[key]) == str(expected[key]), key  # as text: NaN equals NaN
+
+
+def test_a_stack_is_evaluated_chunk_by_chunk(net, federation, monkeypatch):
+    whole = last(rounds(make("fedrep", **QUICK), net, federation, rounds=1, backend="vmap"))
+    monkeypatch.setattr(engine_module, "CHUNK", 3 * len(federation))  # three images of each client at once
+    seen = []
+    original = engine_module.predict_stack
+    monkeypatch.setattr(engine_module, "predict_stack", lambda *args: seen.append(args[-1].shape[1]) or original(*args))
+    in_chunks = last(rounds(make("fedrep", **QUICK), net, federation, rounds=1, backend="vmap"))
+    assert max(seen) == 3 and len(seen) > 2
+    assert in_chunks.records[-1]["accuracies"] == whole.records[-1]["accuracies"]
+
+
+def test_a_prediction_that_looks_at_its_batch_is_made_client_by_client(net, federation):
+    """Logits over the batch's own mean: padding would change them."""
+
+    class OverItsBatch(METHODS["fedrep"]):
+        def predict(self, net, client, download, x):
+            logits = net.logits(client, x)
+            return logits - logits.mean(0)
+
+    class NotVectorised(METHODS["fedrep"]):
+        def predict(self, net, client, download, x):
+            logits = net.logits(client, x)
+            return logits if logits.sum().item() > 0 else -logits
+
+    for kind in (OverItsBatch, NotVectorised):
+        method = kind(**QUICK)
+        doubles = federation.to(dtype=torch.float64)
+        loop, vmap = (last(rounds(method, net, doubles, rounds=2, backend=b)) for b in ("loop", "vmap"))
+        assert vmap.backend == "vmap"  # as the round was trained
+        assert vmap.records[-1]["accuracies"] == loop.records[-1]["accuracies"]
+
+
+def test_a_stack_that_diverges_while_fine_tuning_names_the_client_and_the_step_sizes(net, federation):
+    method = make("fedavg_ft", **QUICK, fine_tune_lr=1e30)
+    with pytest.raises(FloatingPointError, match=r"FedAvgFT, client \d+, after round 1: .* smaller lr or fine_tune_lr"):
+        last(rounds(method, net, federation, rounds=1, backend="vmap"))
+
+
+def test_what_is_not_finite_is_found_among_numbers_of_all_kinds():
+    huge = torch.full((4,), 3e38)  # its length is infinite, its numbers are not
+    whole = torch.tensor([1, 2])
+    fine = {"huge": huge, "whole": whole, "empty": torch.zeros(0), "complex": torch.ones(2, dtype=torch.complex64)}
+    assert first_not_finite({}) is None and first_not_finite({"whole": whole}) is None
+    assert first_not_finite(fine) is None
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.complex64):
+            assert first_not_finite({**fine, "bad": torch.tensor([0.0, value]).to(dtype)}) == "bad"
 
 
 def test_results_do_not_depend_on_the_number_of_cores(net, few, monkeypatch):
@@ -117,8 +189,6 @@ def test_a_net_that_cannot_be_vectorised_is_refused_with_the_reason(federation):
 
 
 def test_auto_stacks_small_images_and_threads_large_ones(digits):
-    from dataclasses import replace
-
     assert backends_for("auto", digits) == ("vmap", "threads")
     assert backends_for("auto", replace(digits, x=torch.zeros(2, 1, 28, 28))) == ("threads",)
     assert backends_for("loop", digits) == ("loop",) and threads_for(("loop",), digits) == 1

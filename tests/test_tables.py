@@ -140,9 +140,24 @@ def test_margins_need_fedecouple_and_a_rival():
             margins(rows, rivals)
 
 
+def test_other_forms_of_fedecouple_are_no_rivals_and_have_no_rank():
+    """A copy of the best row as a form of FedeCouple changes nothing, and may take FedeCouple's place."""
+    best = made_up().query("method == 'fedecouple'").assign(method="fedecouple_joint")
+    better = best.assign(personal=best["personal"] + 0.01)
+    rows = pd.concat([made_up(), better])
+    pd.testing.assert_frame_equal(margins(rows), margins(made_up()))
+    (lead,) = margins(rows, ours="fedecouple_joint").to_dict("records")
+    assert lead["rival"] == "fedavg_ft" and lead["points"] == pytest.approx(2) and lead["rank"] == 1
+    with pytest.raises(ValueError, match=r"ours='fedecouple_phases' .* are needed"):
+        margins(rows, ours="fedecouple_phases")
+
+
 def test_leaderboard_ranks_by_mean():
     column = leaderboard(made_up())["d, s"]
     assert column["fedecouple"] == "92.0 +- 2.0 (1)" and column["fedper"].endswith("(3)")
+    other_moment = made_up().assign(personal_received=1 - made_up()["personal"])
+    received = leaderboard(other_moment, "personal_received")["d, s"]
+    assert received["fedecouple"] == "8.0 +- 2.0 (3)" and received["fedper"].endswith("(1)")
 
 
 def test_the_interval_holds_the_true_lead_nineteen_times_of_twenty():

@@ -15,7 +15,7 @@ from ..data import DATASETS
 from ..errors import is_whole_number, nearest, require
 from ..hyper import hypers
 from ..methods import METHODS, FedAvg, make
-from .experiment import Run, Setting, Watch, check_test_images, compare, tune, watch_nothing
+from .experiment import Run, Setting, Watch, check_budget, check_test_images, compare, tune, watch_nothing
 from .tables import table
 
 PARTITION_SETTINGS: dict[str, dict[str, Any]] = {
@@ -26,13 +26,21 @@ PARTITION_SETTINGS: dict[str, dict[str, Any]] = {
 BASELINES = ("fedavg", "fedprox", "ditto", "fedper", "lg_fedavg", "fedrep", "fedbabu", "fedrod", "fedpac")
 DATASETS_BY_COST = ("mnist", "fashion_mnist", "emnist", "cifar10", "cifar100")  # cheapest first
 
+# Rows of a table beside the methods as they are by default: (method, the hyper-parameters that make it this row, which
+# tuning leaves alone). FedeCouple's default is the alternate coupling.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fedecouple_phases": ("fedecouple", {"coupling": "phases"}),
+    "fedecouple_joint": ("fedecouple", {"coupling": "joint"}),
+}
+
 SMALLEST_LR = 1e-5  # a method that diverges even below this step size is given up
 
 
 @dataclass(frozen=True)
 class Preset:
     """A benchmark: what is run, and what all of it shares. `common` goes to every method that knows the name, and
-    tuning leaves it alone."""
+    tuning leaves it alone. methods: the rows, each the name of a method or one of VARIANTS. budget: gradient steps per
+    batch and round, which every row's epochs are set to (`at_equal_steps`); None leaves the epochs."""
 
     datasets: tuple[str, ...]
     partitions: tuple[str, ...] = tuple(PARTITION_SETTINGS)
@@ -42,13 +50,18 @@ class Preset:
     setting: Setting = field(default_factory=Setting)
     common: dict[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = tuple(METHODS)
+    budget: int | None = None
 
     def rounds_of_a_trial(self) -> int:
         """Rounds that judge one set of hyper-parameters: never more than a run has."""
         return min(self.setting.rounds, self.tuning_rounds)
 
 
-# "paper": the literature's usual setting (FedPAC and its follow-ups). "small": what two cores do in an hour.
+# "paper": the literature's usual setting (FedPAC and its follow-ups). "small": what two cores do in an hour. "medium":
+# the five sets with the images that small copies of CIFAR have enough of. Its batches are small, because forty rounds
+# of 150 images are few steps (640, where batches of 50 would leave 240); it evaluates every other round, because
+# fine-tuning only to predict may cost more than the round itself. "medium_steps": the same at equal steps, as many as
+# the alternate coupling takes with two local epochs, for FedeCouple and its strongest rivals.
 PRESETS = {
     "laptop": Preset(datasets=("digits",), trials=1, setting=Setting(rounds=8)),
     "small": Preset(
@@ -56,6 +69,25 @@ PRESETS = {
         partitions=("Dirichlet 0.1",),
         setting=Setting(rounds=40, per_client=90, test_share=1 / 3, keep_test=True),
         common={"epochs": 2, "batch_size": 20},
+    ),
+    "medium": Preset(
+        datasets=DATASETS_BY_COST,
+        partitions=("Dirichlet 0.1", "s = 20 %"),
+        setting=Setting(rounds=40, per_client=225, test_share=1 / 3, keep_test=True, eval_every=2),
+        trials=4,
+        tuning_rounds=12,
+        common={"epochs": 2, "batch_size": 20},
+        methods=(*METHODS, *VARIANTS),
+    ),
+    "medium_steps": Preset(
+        datasets=DATASETS_BY_COST,
+        partitions=("Dirichlet 0.1", "s = 20 %"),
+        setting=Setting(rounds=40, per_client=225, test_share=1 / 3, keep_test=True, eval_every=2),
+        trials=4,
+        tuning_rounds=12,
+        common={"batch_size": 20},
+        methods=("fedavg_ft", "fedbabu", "fedrep", "fedpac", "fedecouple", *VARIANTS),
+        budget=5,
     ),
     "paper": Preset(
         datasets=DATASETS_BY_COST,
@@ -163,9 +195,9 @@ def measure(
         on_cell(dataset, partition, problem)
         if problem:
             continue
-        cell_folder = folder / f"{Path(dataset).stem}-{partition.replace(' ', '')}"
-        for name in preset.methods:
-            rows = measure_method(preset, setting, name, cell_folder, on_round)
+        cell_folder = folder / folder_of_cell(dataset, partition)
+        for row in preset.methods:
+            rows = measure_row(preset, setting, row, cell_folder, on_round)
             rows.insert(0, "dataset", dataset)
             rows.insert(1, "partition", partition)
             parts.append(rows)
@@ -176,9 +208,10 @@ def measure(
 
 def check_preset(preset: Preset) -> None:
     """Raise ValueError for what there is not, or cannot be: at once, not after an hour."""
+    rows = (*METHODS, *VARIANTS)
     for name in preset.methods:
-        if name not in METHODS:
-            raise ValueError(f"methods={name!r} is unknown; {nearest(name, METHODS)}")
+        if name not in rows:
+            raise ValueError(f"methods={name!r} is unknown; {nearest(name, rows)}")
     for name in preset.datasets:
         if name not in DATASETS and not name.endswith(".npz"):
             raise ValueError(f"datasets={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
@@ -188,20 +221,41 @@ def check_preset(preset: Preset) -> None:
     for field_name in ("seeds", "trials", "tuning_rounds"):
         value = getattr(preset, field_name)
         require(is_whole_number(value) and value >= 1, field_name, value, "a whole number >= 1")
-    known = dict.fromkeys(name for method in preset.methods for name in hypers(METHODS[method]))
+    known: dict[str, None] = {}
+    for row in preset.methods:
+        name, _ = method_of(row)
+        known |= dict.fromkeys(hypers(METHODS[name]))
     for name in preset.common:
         if name not in known:
             raise ValueError(
                 f"common={name!r} means nothing to any of methods={preset.methods}; {nearest(name, known)}"
             )
-    for name in preset.methods:
-        make(name, **common_of(preset, name))
+    for row in preset.methods:
+        name, _ = method_of(row)
+        fixed = fixed_of(preset, row)
+        check_budget(make(name, **fixed), list(fixed), preset.budget)
 
 
-def common_of(preset: Preset, name: str) -> dict[str, Any]:
-    """Those of the preset's common hyper-parameters that this method knows."""
+def method_of(row: str) -> tuple[str, dict[str, Any]]:
+    """The method that a table's row is of, and the hyper-parameters that make it this row.
+
+    Examples
+    --------
+    >>> method_of("fedrep")
+    ('fedrep', {})
+    >>> method_of("fedecouple_joint")
+    ('fedecouple', {'coupling': 'joint'})
+    """
+    return VARIANTS.get(row, (row, {}))
+
+
+def fixed_of(preset: Preset, row: str) -> dict[str, Any]:
+    """The hyper-parameters that tuning leaves alone: those of the preset's common ones that the row's method knows, and
+    those that make it this row."""
+    name, of_row = method_of(row)
     known = hypers(METHODS[name])
-    return {key: value for key, value in preset.common.items() if key in known}
+    common = {key: value for key, value in preset.common.items() if key in known}
+    return common | of_row
 
 
 def problem_of(setting: Setting, preset: Preset) -> str:
@@ -216,21 +270,40 @@ def problem_of(setting: Setting, preset: Preset) -> str:
     return ""
 
 
-def measure_method(preset: Preset, setting: Setting, name: str, folder: Path, on_round: Watch) -> pd.DataFrame:
-    """One method in one cell, tuned once: a row for each seed, the hyper-parameters in it, chosen or common."""
-    common = common_of(preset, name)
+def folder_of_cell(dataset: str, partition: str) -> str:
+    """The folder that the runs of a table's cell are in.
+
+    Examples
+    --------
+    >>> folder_of_cell("mnist", "s = 20 %")
+    'mnist-s=20%'
+    """
+    return f"{Path(dataset).stem}-{partition.replace(' ', '')}"
+
+
+def measure_row(
+    preset: Preset, setting: Setting, row: str, folder: Path, on_round: Watch = watch_nothing
+) -> pd.DataFrame:
+    """One row of one cell's table, tuned once: a line for each seed, the hyper-parameters in it, chosen or fixed."""
+    name, _ = method_of(row)
+    fixed = fixed_of(preset, row)
     while_tuning = replace(setting, rounds=preset.rounds_of_a_trial())
-    on_trial = partial(on_round, f"tuning {name}", 0)
-    method = make(name, **common)
-    tuned = tune(while_tuning, method, 0, preset.trials, folder / "tuning", on_trial, fixed=list(common))
-    rows = []
+    on_trial = partial(on_round, f"tuning {row}", 0)
+    method = make(name, **fixed)
+    tuned = tune(while_tuning, method, 0, preset.trials, folder / "tuning", on_trial, list(fixed), preset.budget)
+    lines = []
     for seed in range(preset.seeds):
-        result, as_run = run_halving_lr(setting, name, tuned, seed, folder, on_round)
-        row = table([result]).drop(columns="seconds")
-        row["command"] = command_line_of(setting, name, as_run, seed)
-        row["hyperparameters"] = row.pop("hyperparameters")  # last
-        rows.append(row)
-    return pd.concat(rows)
+        result, as_run = run_halving_lr(setting, row, tuned, seed, folder, on_round)
+        lines.append(line_of(result, setting, name, as_run))
+    return pd.concat(lines)
+
+
+def line_of(run: Run, setting: Setting, name: str, method: FedAvg) -> pd.DataFrame:
+    """The table's line of one run, with the command that makes it again. name: the method's."""
+    line = table([run]).drop(columns="seconds")
+    line["command"] = command_line_of(setting, name, method, run["seed"])
+    line["hyperparameters"] = line.pop("hyperparameters")  # last
+    return line
 
 
 def run_halving_lr(

@@ -180,8 +180,10 @@ def chosen(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
-def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
-    """Strings for people: personal accuracy in %, mean +- std over seeds (rank); a row a method, a column a cell.
+def leaderboard(rows: pd.DataFrame, figure: str = "personal") -> pd.DataFrame:
+    """Strings for people: an accuracy in %, mean +- std over seeds (rank); a row a method, a column a cell.
+
+    figure: which accuracy, "personal" or "personal_received".
 
     Examples
     --------
@@ -193,7 +195,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {}
     for (dataset, partition), cell in rows.groupby(["dataset", "partition"], sort=False):
-        figures = 100 * cell.groupby("method", sort=False)["personal"].agg(["mean", "std"])
+        figures = 100 * cell.groupby("method", sort=False)[figure].agg(["mean", "std"])
         figures["rank"] = figures["mean"].rank(ascending=False, method="min").astype(int)
         column = {}
         for method, row in figures.iterrows():
@@ -202,33 +204,36 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None) -> pd.DataFrame:
+def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None, ours: str = "fedecouple") -> pd.DataFrame:
     """Per (dataset, partition): FedeCouple's mean lead in personal accuracy over the best of `rivals` (None: all
     others), in points, paired by seed, with its 95 % t-interval (NaN for one seed), that rival, and FedeCouple's rank
-    among all. ValueError where the rows lack FedeCouple, or all of its rivals.
+    among all.
+
+    ours: the row that stands for FedeCouple. Its other rows, such as fedecouple_joint, are no rivals and have no rank.
+    ValueError where the rows lack `ours`, or all of its rivals.
 
     Examples
     --------
-    >>> ours = pd.DataFrame({"method": "fedecouple", "seed": [0, 1], "personal": [0.90, 0.94]})
+    >>> mine = pd.DataFrame({"method": "fedecouple", "seed": [0, 1], "personal": [0.90, 0.94]})
     >>> theirs = pd.DataFrame({"method": "fedrep", "seed": [0, 1], "personal": [0.89, 0.91]})
-    >>> rows = pd.concat([ours, theirs]).assign(dataset="digits", partition="iid")
+    >>> rows = pd.concat([mine, theirs]).assign(dataset="digits", partition="iid")
     >>> print(margins(rows).round(1).to_string(index=False))
     dataset partition  rival  points   low  high  rank
      digits       iid fedrep     2.0 -10.7  14.7     1
     """
     methods = set(rows["method"])
-    others = methods - {"fedecouple"}
-    if "fedecouple" not in methods or not methods & set(rivals or others):
-        raise ValueError(f"rows hold {sorted(methods)}; fedecouple and one of rivals={rivals} are needed")
+    others = {method for method in methods if not method.startswith("fedecouple")}
+    if ours not in methods or not methods & set(rivals or others):
+        raise ValueError(f"rows hold {sorted(methods)}; ours={ours!r} and one of rivals={rivals} are needed")
     leads = []
     for (dataset, partition), cell in rows.groupby(["dataset", "partition"], sort=False):
         percent = 100 * cell.pivot(index="seed", columns="method", values="personal")
-        ours = percent["fedecouple"]
-        theirs = percent.drop(columns="fedecouple")
+        of_ours = percent[ours]
+        theirs = percent[[method for method in percent if method in others]]
         candidates = [method for method in theirs if rivals is None or method in rivals]
         rival = theirs[candidates].mean().idxmax()
-        lead = paired_lead(ours, theirs[rival])
-        number_better = int((theirs.mean() > ours.mean()).sum())
+        lead = paired_lead(of_ours, theirs[rival])
+        number_better = int((theirs.mean() > of_ours.mean()).sum())
         row = {"dataset": dataset, "partition": partition, "rival": rival}
         row |= {"points": lead.mean, "low": lead.low, "high": lead.high, "rank": number_better + 1}
         leads.append(row)
