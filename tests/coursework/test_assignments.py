@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from coursework.submissions import (
     ASSIGNMENTS,
     NAMES,
@@ -30,6 +31,7 @@ from fedecouple_lite.coursework.grade import feedback, grade
 from fedecouple_lite.coursework.release import release
 
 A1 = "a1_partitions_and_drift"
+A3 = "a3_distillation_and_a_method_of_your_own"
 WRONG = [(name, label) for name in NAMES for label in wrong_answers(name)]
 SOLVED, UNTOUCHED = "solved", "untouched"
 
@@ -219,3 +221,13 @@ def test_a_course_seed_changes_data_and_answers(submissions, of, tmp_path):
     assert 'DATASET = "digits"' in cell.source
     ours = cell_of(nbformat.read(course.notebook("release", A1), as_version=4), "given-course")
     assert ours.source.startswith("COURSE_SEED = 2026 ")
+
+
+@pytest.mark.parametrize("seed", [334, 404, 421, 448])
+def test_a_right_answer_keeps_its_points_where_student_and_teacher_agree(seed):
+    """With these seeds they prefer the same class on every image of a case: their distance is 0, but for rounding."""
+    master = nbformat.read(ASSIGNMENTS / "source" / A3 / f"{A3}.ipynb", as_version=4)
+    names = {"torch": torch}
+    exec(cell_of(master, "distil-answer").source, names)
+    torch.manual_seed(seed)
+    exec(cell_of(master, "distil-tests").source, names)
