@@ -76,7 +76,8 @@ def defaults() -> dict[str, Value]:
     given."""
     names: dict[str, Value] = dict(OWN)
     for field in fields(Setting):
-        names[as_key(field.name)] = NOT_GIVEN if field.default is None else field.default
+        default: Any = field.default
+        names[as_key(field.name)] = NOT_GIVEN if default is None else default
     for name in all_hypers():
         names[as_key(name)] = NOT_GIVEN
     return names
@@ -126,7 +127,7 @@ def plan_of(config: Mapping[str, Value]) -> Plan:
         wait_for_nodes=float(wait),
         out=Path(str(values["out"])),
         checkpoint_every=every,
-        resume=resume,
+        resume=bool(resume),
     )
 
 

@@ -117,7 +117,7 @@ def run_method(nodes: Nodes, plan: Plan, name: str, method: FedAvg) -> State | N
     has_checkpoints = plan.resume or plan.checkpoint_every is not None
     if plan.resume:
         if is_done(path, run):
-            LOG.info("%s has finished already: %s", name, path)
+            LOG.info("%s had finished already: every round is in %s", name, path)
             return None
         newest = checkpoints.latest()
         check_origin(newest, method, net, federation)
@@ -141,6 +141,7 @@ def run_method(nodes: Nodes, plan: Plan, name: str, method: FedAvg) -> State | N
         write_run(path, result)
     save_state(state, state_file(path), depends_on)
     remove_checkpoints(path)
+    LOG.info("%s: every round is in %s", name, path)
     return state
 
 
