@@ -94,7 +94,10 @@ def evaluate(message: Message, context: Context) -> Message:
     method = node.plan.methods[order.method]
     download = tensors_of(message.content, node.plan.setting.device)
     client = client_before(node, context, order, method, download)
-    at_hand = AtHand(client, order.kept > 0, download, download if order.server_model else None)
+    of_server = None
+    if order.server_model:
+        of_server = {**start(method, node.net, node.part.federation, node.plan.seed).server, **download}
+    at_hand = AtHand(client, order.kept > 0, download, of_server)
     return Message(hits_content(test_alone(node, order, method, at_hand)), reply_to=message)
 
 

@@ -32,7 +32,8 @@ class Order(NamedTuple):
     method: its name in the plan. run: sixteen hexadecimal digits that stand for the run. round: the round to train in,
     or the one after which to test. kept: the round that the client goes on from, the last one that the server took from
     it; 0 for a client that has never taken part. oldest: the client's tensors of earlier rounds are needed no more.
-    server_model: whether what is sent holds the server's whole model.
+    server_model: whether what is sent, with what all began with for the rest, is
+    the server's whole model.
     """
 
     method: str

@@ -131,6 +131,17 @@ def plan_of(config: Mapping[str, Value]) -> Plan:
     )
 
 
+def config_of(setting: Setting, others: Mapping[str, Value]) -> dict[str, Value]:
+    """The run configuration that stands for this setting and, by their fields' names, other values."""
+    config: dict[str, Value] = {}
+    for field in fields(setting):
+        value = getattr(setting, field.name)
+        config[as_key(field.name)] = NOT_GIVEN if value is None else value
+    for name, value in others.items():
+        config[as_key(name)] = value
+    return config
+
+
 def is_positive(value: Value) -> bool:
     """Whether it is a number above 0."""
     return is_number(value) and float(value) > 0

@@ -20,7 +20,7 @@ from ..errors import require
 
 HOST = "127.0.0.1"
 MARK = "FEDECOUPLE_FLOWER"  # in the environment of every process of a run, also of those that Flower and Ray start
-GRACE = 8.0  # seconds between asking a process to end and ending it
+GRACE = 6.0  # seconds between asking a process to end and ending it
 PAUSE = 0.05
 LAST_LINES = 12  # of a log, in the message about a process that has ended
 
@@ -175,6 +175,9 @@ class Processes:
                 os.kill(number, signal.SIGKILL)
         for process in self.started.values():
             process.wait()
+        last_call = time.monotonic() + GRACE
+        while self.running() and time.monotonic() < last_call:
+            time.sleep(PAUSE)  # the system needs a moment to take away what was ended
         self.started.clear()
         self.logs.close()
         if was_interrupted:

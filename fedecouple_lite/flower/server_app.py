@@ -152,7 +152,7 @@ def next_round(
     method: FedAvg,
     net: DecoupledNet,
     federation: Federation,
-    forms: Forms,
+    forms: ServerForms,
     run: str,
     state: State,
     oldest: Sequence[int],
@@ -174,7 +174,7 @@ def next_round(
     if t % setting.eval_every == 0 or t == setting.rounds:
         costs = cost_of_round(method, server, kept(outcomes))
         costs["seconds"] = perf_counter() - began  # of training, and of what travels for it
-        record = {"round": t} | costs | test_on_nodes(nodes, federation, method, state, name, run)
+        record = {"round": t} | costs | test_on_nodes(nodes, federation, method, state, forms.beginning, name, run)
         record["faults"] = report(outcomes)
         state = replace(state, records=(*state.records, record))
     return state
@@ -203,7 +203,7 @@ def train_on_nodes(
 
 
 def test_on_nodes(
-    nodes: Nodes, federation: Federation, method: FedAvg, state: State, name: str, run: str
+    nodes: Nodes, federation: Federation, method: FedAvg, state: State, beginning: State, name: str, run: str
 ) -> dict[str, Any]:
     """What `engine.evaluate` says after a round, each client tested on its node. A client whose node does not answer
     has no accuracy, as one without test images has none."""
@@ -211,7 +211,7 @@ def test_on_nodes(
     clients = range(len(federation))
     downloads = {k: method.send(state.server, k) for k in clients}
     of_server = has_model(state.server)
-    sends_all = all(sends_the_model(state.server, download) for download in downloads.values())
+    sends_all = all(gets_the_model(state.server, download, beginning.server) for download in downloads.values())
     orders = {k: Order(name, run, t, kept_round(state, k), 0, of_server and sends_all) for k in clients}
     answers = nodes.ask(MessageType.EVALUATE, orders, downloads, f"{name} {t}, test")
     hits, sizes = [], []
@@ -223,15 +223,17 @@ def test_on_nodes(
         hits.append(hits_from(answer.content) if answer is not None and has_answered else NO_HITS)
         sizes.append(len(federation.test[k]) if has_answered else 0)
     figures = accuracies_from(state, hits, sizes)
-    if not sends_all:  # nobody but the server has its model, and it has no images
+    if not sends_all:  # nobody but the server knows its model, and it has no images
         figures["global"] = float("nan")
     return figures
 
 
-def sends_the_model(server: Tensors, download: Tensors) -> bool:
-    """Whether all of the server's own model is in what it sends."""
+def gets_the_model(server: Tensors, download: Tensors, beginning: Tensors) -> bool:
+    """Whether a client can put together the server's own model: all of it is in what is sent, or is still what it was
+    in the `beginning`, which every node knows from the seed."""
+    known = {**beginning, **download}
     model = {name: tensor for name, tensor in server.items() if name.startswith((EXTRACTOR, CLASSIFIER))}
-    return all(name in download and torch.equal(tensor, download[name]) for name, tensor in model.items())
+    return all(name in known and torch.equal(tensor, known[name]) for name, tensor in model.items())
 
 
 # --- What a run leaves ---
