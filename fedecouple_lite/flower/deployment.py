@@ -151,45 +151,46 @@ class Deployment:
         """Start a command of Flower's own."""
         self.start(name, ["flwr", *words], home=RUN)
 
-    def submit(self, config: Mapping[str, Value], options: Sequence[str] = ()) -> Plan:
-        """Start a run with this run configuration, and return at once. ValueError where it cannot be."""
+    def submit(self, config: Mapping[str, Value], name: str = RUN, options: Sequence[str] = ()) -> Plan:
+        """Start a run with this run configuration, and return at once. ValueError where it cannot be. name: what the
+        run is called here; those with different names may run at once."""
         plan = plan_of(config)
         given = {**config, "out": str(plan.out.resolve())}
-        file = self.folder / "run.toml"
+        file = self.folder / f"{name}.toml"
         file.write_text(as_toml(given))
         app = str(self.folder / "app")
-        self.flwr(RUN, ["run", app, CONNECTION, "--stream", "--run-config", str(file), *options])
+        self.flwr(name, ["run", app, CONNECTION, "--stream", "--run-config", str(file), *options])
         return plan
 
-    def wait(self, plan: Plan, seconds: float | None = None) -> list[Path]:
-        """Wait for the run that was started last, showing its log: the files that it has written, one a method. Failed
-        where it does not end well, or in time."""
+    def wait(self, plan: Plan, seconds: float | None = None, name: str = RUN) -> list[Path]:
+        """Wait for a run that was started, showing its log: the files that it has written, one a method. Failed where
+        it does not end well, or in time."""
         shown = 0
 
         def has_ended() -> bool:
             nonlocal shown
-            text = self.processes.text_of(RUN)
+            text = self.processes.text_of(name)
             if self.output is not None:
                 self.output.write(text[shown:])
                 self.output.flush()
             shown = len(text)
-            return self.processes.started[RUN].poll() is not None
+            return self.processes.started[name].poll() is not None
 
         forever = 10.0**9
         self.processes.wait_until("the run has ended", has_ended, seconds or forever)
         files = []
-        for name in plan.methods:
-            finished = [path for path in finished_files(plan.out, name) if str(path) in self.processes.text_of(RUN)]
+        for method in plan.methods:
+            finished = [path for path in finished_files(plan.out, method) if str(path) in self.processes.text_of(name)]
             if not finished:
-                raise Failed(f"the run of {name} did not end well:\n{self.why()}")
+                raise Failed(f"the run of {method} did not end well:\n{self.why(name)}")
             files.append(finished[-1])
         return files
 
-    def why(self) -> str:
-        """What the log of the last run says of an error; its last lines where it names none."""
-        text = self.processes.text_of(RUN)
+    def why(self, name: str = RUN) -> str:
+        """What a run's log says of an error; its last lines where it names none."""
+        text = self.processes.text_of(name)
         errors = re.findall(r"(?m)^(?:[\w.]+\.)?([A-Z]\w*: .*)$", text)
-        return errors[-1] if errors else self.processes.last_lines(RUN)
+        return errors[-1] if errors else self.processes.last_lines(name)
 
     def run(self, config: Mapping[str, Value], seconds: float | None = None) -> list[Path]:
         """`submit` and `wait`."""
@@ -209,21 +210,21 @@ def finished_files(out: Path, name: str) -> list[Path]:
 class Simulation(Deployment):
     """All nodes in some processes of Ray's on this machine.
 
-    cpus, gpus: what Ray sets aside for one client while it computes, also parts of one; as many clients as the machine
-    has room for compute at once.
+    cpus, gpus: what Ray sets aside for one client while it computes, of GPUs also a part; as many clients as the
+    machine has room for compute at once.
     """
 
-    def __init__(self, folder: Path, output: IO[str] | None = None, cpus: float = 1.0, gpus: float = 0.0):
+    def __init__(self, folder: Path, output: IO[str] | None = None, cpus: int = 1, gpus: float = 0.0):
         super().__init__(folder, output)
         self.resources = f"client-resources-num-cpus={cpus} client-resources-num-gpus={gpus}"
 
     def begin(self) -> None:
         self.start_link(["--simulation"], certificates=None)
 
-    def submit(self, config: Mapping[str, Value], options: Sequence[str] = ()) -> Plan:
+    def submit(self, config: Mapping[str, Value], name: str = RUN, options: Sequence[str] = ()) -> Plan:
         clients = plan_of(config).setting.clients
         nodes = f"num-supernodes={clients} {self.resources}"  # Flower has two where nothing is said
-        return super().submit(config, ["--federation-config", nodes, *options])
+        return super().submit(config, name, ["--federation-config", nodes, *options])
 
 
 class Loopback(Deployment):

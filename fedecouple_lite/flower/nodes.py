@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from time import monotonic, sleep
 from typing import Any
 
@@ -22,7 +22,8 @@ from .plan import Plan
 
 # Between two looks for answers. Flower's own `send_and_receive` looks every three seconds, longer than most rounds here
 # take; this does the same with the same two calls.
-PAUSE = 0.1
+PAUSE = 0.2
+LOOK = 2.0  # seconds between two looks for nodes that have taken another one's place
 # Flower's codes of answers that it makes itself, where a node has gone, or a message has (its ErrorCode):
 # MESSAGE_UNAVAILABLE, REPLY_MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED.
 NOT_REACHED = (3, 4, 5, 8)
@@ -38,12 +39,17 @@ class NodesMissing(RuntimeError):
 
 
 def exchange(
-    grid: Grid, contents: Mapping[int, RecordDict], kind: str, group: str, seconds: float
+    grid: Grid,
+    contents: Mapping[int, RecordDict],
+    kind: str,
+    group: str,
+    seconds: float,
+    gone: Callable[[], Container[int]] = tuple,
 ) -> dict[int, Message]:
     """Send each node its message, and wait for the answers, at most so many seconds: the answers that came, by node.
 
     kind: "query", "train" or "evaluate". group: what Flower's logs call the messages. A node that does not get its
-    message in this time will not get it later.
+    message in this time will not get it later. gone: asked every LOOK seconds, says which nodes will not answer.
     """
     messages = {}
     for node, content in contents.items():
@@ -56,11 +62,16 @@ def exchange(
     waiting = set(node_of)
     answers = {}
     end = monotonic() + seconds
+    next_look = monotonic() + LOOK
     while waiting and monotonic() < end:
         for answer in grid.pull_messages(sorted(waiting)):
             asked = answer.metadata.reply_to_message_id
             waiting.discard(asked)
             answers[node_of[asked]] = answer
+        if waiting and monotonic() > next_look:
+            will_not_answer = gone()
+            waiting = {name for name in waiting if node_of[name] not in will_not_answer}
+            next_look = monotonic() + LOOK
         if waiting:
             sleep(PAUSE)
     return answers
@@ -149,11 +160,17 @@ class Nodes:
     def ask(
         self, kind: str, orders: Mapping[int, Order], downloads: Mapping[int, Any], group: str
     ) -> dict[int, Message]:
-        """Send each client its order, and what the server sends with it: the answers that came in time, by client."""
+        """Send each client its order, and what the server sends with it: the answers that came in time, by client. A
+        node that another one has taken the place of is not waited for: it was started anew, and has forgotten."""
         online = self.look()
         client_at = {self.node_of[k]: k for k in orders if self.node_of[k] in online}
         contents = {node: order_content(orders[k], downloads[k]) for node, k in client_at.items()}
-        answers = exchange(self.grid, contents, kind, group, self.plan.deadline)
+
+        def replaced() -> set[int]:
+            self.look()
+            return {node for node, k in client_at.items() if self.node_of[k] != node}
+
+        answers = exchange(self.grid, contents, kind, group, self.plan.deadline, replaced)
         return {client_at[node]: answer for node, answer in answers.items()}
 
 

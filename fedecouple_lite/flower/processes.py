@@ -72,7 +72,7 @@ def environment(home: Path, mark: str, first_in_path: Sequence[Path] = ()) -> di
         "RAY_USAGE_STATS_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else every run installs PyTorch anew
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds; else one
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",  # seconds; else one. Shorter, asking itself keeps a core busy.
         "OMP_NUM_THREADS": "1",  # the nodes share the machine's cores
         "NO_PROXY": not_by_proxy,
         "no_proxy": not_by_proxy,

@@ -24,9 +24,12 @@ def server_of(path: Path):
 
 
 def check_same_as_in_process(config, paths, **more):
-    """The runs in these files, one a method, have ended in the server that the engine's loop ends in, to the bit."""
+    """The runs in these files, one a method, say that they have finished, and have ended in the server that the
+    engine's loop ends in, to the bit."""
     for name, path in zip(config["method"].split(","), paths, strict=True):
         right = in_process(config, name, **more)
         assert same(server_of(path), right.server), name
-        (record,) = json.loads(path.read_text())["records"]
+        said = json.loads(path.read_text())
+        (record,) = said["records"]
+        assert said["finished"] and said["setting"]["clients"] == len(right.clients)
         assert record["accuracies"] == pytest.approx(right.records[-1]["accuracies"], abs=0), name

@@ -9,6 +9,7 @@ import pytest
 from fedecouple_lite import METHODS, make
 from fedecouple_lite.faults import Broken, DropBefore
 from fedecouple_lite.flower.plan import all_hypers, as_key, config_of, defaults, plan_of
+from fedecouple_lite.hyper import hypers
 from fedecouple_lite.security.defences import CoordinateMedian, TrimmedMean
 from fedecouple_lite.studies.experiment import Setting
 
@@ -24,7 +25,7 @@ def test_every_flag_and_hyper_parameter_is_there():
     for field in fields(Setting):
         assert as_key(field.name) in defaults()
     for method in METHODS.values():
-        for name in method.__dataclass_fields__:
+        for name in hypers(method):
             assert as_key(name) in defaults()
     assert len(defaults()) == len({*defaults()})
     assert not {as_key(name) for name in all_hypers()} & {as_key(field.name) for field in fields(Setting)}
