@@ -31,6 +31,7 @@ from .warm import AVAILABLE as CAN_FORK
 from .warm import READY, commands
 
 LINK, RUN, WARM = "superlink", "run", "warm"  # names of processes; a node's is node-K
+LISTENS = "Uvicorn running on"  # in the log of a SuperLink that has its port
 LINK_PORT, NODE_PORT = 8000, 9094  # Flower's own, where they are free
 STARTS = 120.0  # seconds that a process may take to start on a busy machine
 CONNECTION = "here"  # what Flower's configuration calls our SuperLink
@@ -119,16 +120,17 @@ class Deployment:
 
     def start_link(self, options: Sequence[str], certificates: Certificates | None) -> None:
         """Start the SuperLink, wait until it answers, and tell `flwr` of it. Started again, it has the same port."""
-        if not self.port:
-            (self.port,) = free_ports([LINK_PORT])
-        address = ["--host", HOST, "--port", str(self.port)]
         database = ["--database", str(self.folder / "superlink.db")]
         if certificates is None:
             transport = ["--insecure"]
         else:
             transport = ["--ssl-ca-certfile", str(certificates.authority)]
             transport += ["--ssl-certfile", str(certificates.server), "--ssl-keyfile", str(certificates.key)]
-        self.start(LINK, ["flower-superlink", *address, *database, *transport, *options])
+        command = ["flower-superlink", *database, *transport, *options, "--host", HOST, "--port"]
+        if self.port:
+            self.start(LINK, [*command, str(self.port)])
+        else:
+            self.start_on_free_port(command)
         self.processes.wait_until("the SuperLink answers", lambda: self.link_answers(certificates), STARTS, [LINK])
         lines = {"address": f"{HOST}:{self.port}"} | (
             {"insecure": True} if certificates is None else {"root-certificates": str(certificates.authority)}
@@ -136,6 +138,23 @@ class Deployment:
         home = Path(self.environment(RUN)["FLWR_HOME"])
         text = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n' + as_toml(lines)
         (home / "config.toml").write_text(text)
+
+    def start_on_free_port(self, command: Sequence[str]) -> None:
+        """Start the SuperLink on the first port that is free, and still is when the SuperLink takes it."""
+        wanted = LINK_PORT
+        while not self.port:
+            (port,) = free_ports([wanted])
+            self.start(LINK, [*command, str(port)])
+            self.processes.wait_until("the SuperLink has a port", self.link_has_ended_or_listens, STARTS)
+            if self.processes.has_lost_its_port(LINK):
+                wanted = port + 1
+            else:
+                self.port = port
+
+    def link_has_ended_or_listens(self) -> bool:
+        """Whether the SuperLink is past the moment at which it takes its port."""
+        has_ended = self.processes.started[LINK].poll() is not None
+        return has_ended or LISTENS in self.processes.text_of(LINK)
 
     def link_answers(self, certificates: Certificates | None) -> bool:
         """Whether the SuperLink is ready."""
@@ -305,11 +324,18 @@ class Loopback(Deployment):
         self.start(name, ["flower-supernode", *to_link, *known_by, *own])
 
     def wait_for_node(self, client: int) -> None:
-        """Return once the client's SuperNode is connected."""
+        """Return once the client's SuperNode is connected; somebody who took its port meanwhile has it."""
         name = node_name(client)
-        self.processes.wait_until(
-            f"{name} is connected", lambda: CONNECTED in self.processes.text_of(name), STARTS, [name]
-        )
+        try:
+            self.processes.wait_until(
+                f"{name} is connected", lambda: CONNECTED in self.processes.text_of(name), STARTS, [name]
+            )
+        except Failed:
+            if not self.processes.has_lost_its_port(name):
+                raise
+            (self.ports[client],) = free_ports([max(self.ports) + 1])
+            self.start_node(client)
+            self.wait_for_node(client)
 
 
 CONNECTED = "SuperNode ID:"  # in a SuperNode's log

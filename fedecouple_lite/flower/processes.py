@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 MARK = "FEDECOUPLE_FLOWER"  # in the environment of every process of a run, also of those that Flower and Ray start
 GRACE = 6.0  # seconds between asking a process to end and ending it
 PAUSE = 0.05
+IN_USE = "address already in use"  # in the log of a server that cannot have its port
 LAST_LINES = 12  # of a log, in the message about a process that has ended
 
 
@@ -142,6 +143,10 @@ class Processes:
         code = self.started[name].poll()
         if code is not None:
             raise Failed(f"{name} has ended with code {code}:\n{self.last_lines(name)}")
+
+    def has_lost_its_port(self, name: str) -> bool:
+        """Whether a process has ended, or is about to, because another one was quicker to take its port."""
+        return IN_USE in self.text_of(name)
 
     def last_lines(self, name: str) -> str:
         """The end of a process's log."""
