@@ -12,9 +12,11 @@ export MPLBACKEND ?= Agg
 BY_FILE = -n $(WORKERS) --dist loadfile
 # Where a browser waits for a kernel, and that for its page, a third of the time nobody computes.
 BROWSERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Flower's own processes take the cores that these leave.
+FLOWER_WORKERS ?= 3
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: help demo everything docstrings lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
+.PHONY: help demo everything docstrings flower flower_tests lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
 
 help:
 	@echo "make demo       install into .venv, then FedAvg, FedRep and FedeCouple on real digits (figures in runs/demo/)"
@@ -25,6 +27,7 @@ help:
 	@echo "make feedback ASSIGNMENT=...  feedback anew, after what is graded by hand"
 	@echo "make test       every check: lint, types, unit tests, widgets on Colab's ipywidgets, random cases, notebooks"
 	@echo "make browser    every notebook run and every widget clicked in JupyterLab, in Chromium"
+	@echo "make flower     FedeCouple on Flower: a SuperLink and four SuperNodes on this machine, started and ended"
 	@echo "make datasets   the notebooks that offer other data sets, on each of them; not part of make test"
 	@echo "make app        a page for the lecture room: explorer, live training, ablation studio"
 	@echo "make bundle     the course as one file, for Colab and any hosted Jupyter: dist/fedecouple-lite-course.zip"
@@ -74,13 +77,13 @@ feedback: $(VENV)/.coursework
 # Lint and docstrings keep one core busy: they go beside the unit tests.
 test: everything
 	$(MAKE) -j 3 lint docstrings unit
-	$(MAKE) widgets7 slow colab assignments browser site
+	$(MAKE) widgets7 slow colab assignments browser flower_tests site
 
 # What the tests need, in one go where nothing is there yet: pip looks once, not four times.
 everything: pyproject.toml
 	@test -e $(VENV)/.docs || { $(MAKE) $(VENV)/.ready && \
-	  $(PIP) install --quiet -e ".[coursework,browser,app,docs]" && \
-	  touch $(VENV)/.coursework $(VENV)/.browser $(VENV)/.docs; }
+	  $(PIP) install --quiet -e ".[coursework,browser,app,docs,flower]" && \
+	  touch $(VENV)/.coursework $(VENV)/.browser $(VENV)/.flower $(VENV)/.docs; }
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -88,10 +91,23 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.coursework
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs --ignore tests/flower
 
-docstrings: $(VENV)/.coursework
+docstrings: $(VENV)/.coursework $(VENV)/.flower
 	$(PY) -m pytest --doctest-modules fedecouple_lite
+
+# Flower, and Ray for its simulations.
+$(VENV)/.flower: $(VENV)/.ready
+	$(PIP) install --quiet -e ".[flower]"
+	@touch $@
+
+# make flower ARGS="--clients 10 --rounds 20": as `python -m fedecouple_lite flower`.
+flower: $(VENV)/.flower
+	$(PY) -m fedecouple_lite flower $(or $(ARGS),--clients 4 --rounds 3 --participation 0.5)
+
+# The same methods on Flower, in simulation and on loopback; while one waits for Flower, another computes.
+flower_tests: $(VENV)/.flower
+	$(PY) -m pytest -n $(FLOWER_WORKERS) --dist loadfile tests/flower -rs
 
 # Many random cases: all backends against each other, all settings.
 slow: $(VENV)/.ready
@@ -146,8 +162,8 @@ endif
 dist: $(VENV)/.ready
 	$(PY) .ci/dist.py
 
-# Sphinx, and nbgrader for the reference's pages of coursework.
-$(VENV)/.docs: $(VENV)/.coursework
+# Sphinx, and nbgrader and Flower for the reference's pages of them.
+$(VENV)/.docs: $(VENV)/.coursework $(VENV)/.flower
 	$(PIP) install --quiet -e ".[docs]"
 	@touch $@
 

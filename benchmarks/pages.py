@@ -1,4 +1,4 @@
-"""Tables for people, made from data/results: ablations, convergence, speed, stability, scale and security in
+"""Tables for people, made from data/results: ablations, convergence, speed, stability, scale, security and Flower in
 docs/results.md, and the demo's in README.md.
 
 python benchmarks/pages.py
@@ -276,6 +276,17 @@ def class_mix() -> str:
     return markdown(shown.rename_axis("method").reset_index())
 
 
+def flower() -> str:
+    """A round in this process, in Flower's simulation and on loopback."""
+    rows = pd.read_csv(RESULTS / "flower" / "rounds.csv")
+    here = rows[rows["where"] == "in this process"].set_index("clients")["seconds"]
+    shown = pd.DataFrame({"clients": rows["clients"].map("{:,}".format), "where": rows["where"]})
+    shown["s a round"] = rows["seconds"].map("{:.2f}".format)
+    shown["more than in this process, s"] = (rows["seconds"] - rows["clients"].map(here)).map("{:.2f}".format)
+    shown["clients a second"] = rows["clients_per_second"].map("{:,.0f}".format)
+    return markdown(shown)
+
+
 def demo() -> str:
     """What `make demo` prints, without what it says of chance."""
     shown = as_table(pd.read_csv(RESULTS / "demo" / "demo.csv"))
@@ -306,6 +317,7 @@ TABLES = {  # by marker
     "noise": noise,
     "inversion": inversion,
     "class mix": class_mix,
+    "flower": flower,
     "demo": demo,
 }
 

@@ -29,6 +29,7 @@ FLOORS = {
     "Security and privacy": ("security.",),
     "A run as one file": ("checkpoint",),
     "Studies": ("studies.",),
+    "On Flower": ("flower.",),
     "The course": ("course.",),
     "Coursework": ("coursework.",),
 }

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
 
 import pandas as pd
@@ -475,6 +476,66 @@ def changed_preset(
 def fetch(dataset: str) -> None:
     """Download a data set into the data folder (FEDECOUPLE_DATA, or data/)."""
     print(f"{dataset}: {len(load(dataset).y)} images, in {data_folder()}")
+
+
+# --- Beyond one process: with the extra `flower`, which no other command needs ---
+
+
+@command
+def partitions(setting: Setting, seed: int = 0, out: Path = Path("runs/partitions")) -> None:
+    """Divide a data set, and write a file for each client: all that its Flower node has of the images."""
+    from .flower.part import write_parts
+
+    check_writable(out / "client-0000.safetensors")
+    paths = write_parts(setting, seed, out)
+    print(f"{len(paths)} files, {paths[0].name} to {paths[-1].name}, are in {out}/")
+
+
+@command
+def flower(
+    context: typer.Context,
+    setting: Setting,
+    method: str = "fedecouple",
+    seed: int = 0,
+    simulation: Annotated[bool, typer.Option("--simulation", help="all nodes in Ray; else a SuperNode each")] = False,
+    faults: Annotated[str, typer.Option(help='such as "DropBefore(0.1)"')] = "",
+    defences: Annotated[str, typer.Option(help='such as "CoordinateMedian()"')] = "",
+    deadline: Annotated[float, typer.Option(help="seconds that a round waits for its clients")] = 600.0,
+    out: Path = Path("runs/flower"),
+) -> None:
+    """Train on Flower, on this machine: a SuperLink and a SuperNode for each client, by TLS and keys, each with its own
+    client's images. Methods are comma-separated. All that is started is ended."""
+    check_flower()
+    from .flower.deployment import Loopback, Simulation
+    from .flower.part import write_parts
+    from .flower.plan import config_of
+    from .flower.processes import Failed
+
+    _, given = make_all(method, context.args, flags_of(context, method))
+    own: dict[str, Any] = {"method": method, "seed": seed, "faults": faults, "defences": defences, "deadline": deadline}
+    config = config_of(setting, {**own, **given, "out": str(out)})
+    experiment.prepared(setting, seed)
+    check_writable(out / "run.json")
+    with TemporaryDirectory(prefix="flower-") as folder:
+        if simulation:
+            deployment: Simulation | Loopback = Simulation(Path(folder), sys.stdout)
+        else:
+            parts = write_parts(setting, seed, out / "parts")
+            deployment = Loopback(Path(folder), parts, sys.stdout)
+        try:
+            with deployment:
+                files = deployment.run(config)
+        except Failed as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from None
+    for file in files:
+        print(f"Every round is in {file}")
+
+
+def check_flower() -> None:
+    """ValueError where Flower is not installed."""
+    if find_spec("flwr") is None:
+        raise ValueError('flwr is not installed: pip install "fedecouple-lite[flower]", or make flower')
 
 
 # --- Coursework: with the extra `coursework`, which no other command needs ---

@@ -492,6 +492,11 @@ def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, po
     """
     of_clients = evaluate_clients(method, federation, state, seed, pool)
     sizes = [len(index) for index in federation.test]
+    return accuracies_from(state, of_clients, sizes)
+
+
+def accuracies_from(state: State, of_clients: Sequence[Hits], sizes: Sequence[int]) -> dict[str, Any]:
+    """What `evaluate` says, from each client's hits and its number of test images, in order of clients."""
     accuracies = [share(of.trained, size) for of, size in zip(of_clients, sizes, strict=True)]
     received = [share(of.received, size) for of, size in zip(of_clients, sizes, strict=True)]
     of_server = float("nan")
@@ -501,7 +506,7 @@ def evaluate(method: FedAvg, federation: Federation, state: State, seed: int, po
         **over_clients(accuracies),
         "personal_received": over_clients(received)["personal"],
         "global": of_server,
-        "newcomers": len(federation) - len(state.joined),
+        "newcomers": len(of_clients) - len(state.joined),
         "predict_steps": sum(of.steps for of in of_clients),
         "accuracies": accuracies,
     }
@@ -552,16 +557,46 @@ def evaluate_client(
     """Client k's test images under the three models."""
     download = method.send(state.server, k)
     kept = client_of(method, state, k, download)
+    of_server = state.server if has_model(state.server) else None
+    at_hand = AtHand(kept, k in state.joined, download, of_server)
+    return hits_of_client(method, federation, at_hand, seed, state.round, stop, net, k)
+
+
+class AtHand(NamedTuple):
+    """What a client is tested with.
+
+    kept: its tensors; has_joined: whether it has ever taken part. download: what it would be sent now. of_server: the
+    server's whole model; None where it holds none.
+    """
+
+    kept: Tensors
+    has_joined: bool
+    download: Tensors
+    of_server: Tensors | None
+
+
+def hits_of_client(
+    method: FedAvg,
+    federation: Federation,
+    at_hand: AtHand,
+    seed: int,
+    t: int,
+    stop: threading.Event,
+    net: DecoupledNet,
+    k: int,
+) -> Hits:
+    """Client k's test images under the three models after round t."""
+    kept, has_joined, download, of_server = at_hand
     received = method.receive(kept, download)
-    trained = kept if k in state.joined else received
+    trained = kept if has_joined else received
     steps = 0
     phases = method.personalise()
     if phases:
-        data = local_data(federation, method, k, [seed, PREDICT, state.round], stop)
+        data = local_data(federation, method, k, [seed, PREDICT, t], stop)
         tuned = run_phases(phases, received, OneClient(method, net, download, data))
         steps = int(tuned.steps)
         trained = received = tuned.tensors
-        check_tuned(method, state, k, tuned.tensors)
+        check_tuned(method, t, k, tuned.tensors)
 
     right = torch.zeros(3, dtype=torch.int64, device=federation.data.y.device)  # trained, received, the server's
     with torch.no_grad():
@@ -571,10 +606,10 @@ def evaluate_client(
             of_received = of_trained
             if received is not trained:
                 of_received = hits(method.predict(net, received, download, x), y)
-            of_server = torch.zeros_like(of_trained)
-            if has_model(state.server):
-                of_server = hits(net.logits(state.server, x), y)
-            right += torch.stack([of_trained, of_received, of_server])
+            by_server_model = torch.zeros_like(of_trained)
+            if of_server is not None:
+                by_server_model = hits(net.logits(of_server, x), y)
+            right += torch.stack([of_trained, of_received, by_server_model])
     by_trained, by_received, by_server = right.tolist()
     return Hits(by_trained, by_received, by_server, steps)
 
@@ -606,7 +641,7 @@ def evaluate_stack(
         steps = [int(of_client.steps) for of_client in tuned]
         trained = received = [of_client.tensors for of_client in tuned]
         for k, tensors in zip(stack, trained, strict=True):
-            check_tuned(method, state, k, tensors)
+            check_tuned(method, state.round, k, tensors)
 
     tests = [images_of(federation, federation.test[k]) for k in stack]
     images = pad_sequence([x for x, _ in tests], batch_first=True)  # (K, n, *in_shape), zeros at the end
@@ -633,11 +668,11 @@ def evaluate_stack(
     return by_client
 
 
-def check_tuned(method: FedAvg, state: State, k: int, tensors: Tensors) -> None:
-    """Raise FloatingPointError where client k's tensors, fine-tuned to predict, are not finite."""
+def check_tuned(method: FedAvg, t: int, k: int, tensors: Tensors) -> None:
+    """Raise FloatingPointError where client k's tensors, fine-tuned to predict after round t, are not finite."""
     name = first_not_finite(tensors)
     if name is not None:
-        where = f"{type(method).__name__}, client {k}, after round {state.round}"
+        where = f"{type(method).__name__}, client {k}, after round {t}"
         step_sizes = " or ".join(hyper for hyper in hypers(method) if hyper.endswith("lr"))
         problem = f"fine-tuning to predict, {name} is no longer finite"
         raise FloatingPointError(f"{where}: {problem}; try a smaller {step_sizes}")

@@ -23,6 +23,7 @@ FLOORS = (
     ("__init__",),
     ("checkpoint",),
     ("studies",),
+    ("flower",),
     ("course",),
     ("coursework",),
     ("__main__",),
