@@ -23,8 +23,8 @@ def jupyter_lab():
 
 @pytest.hookimpl(optionalhook=True)  # known only where xdist is installed
 def pytest_xdist_make_scheduler(config, log):
-    """With `--dist loadscope` the tests of a file, which share a server and its pages, stay in one process; the course's
-    notebooks, each a test of its own, go to whichever process is free.
+    """With `--dist loadscope` the tests of a file, which share a server and its pages, stay in one process; notebooks
+    of the course, each a test of its own, go to whichever process is free.
 
     Not xdist's groups: version 3.8 loses them under pytest 9.2, and every process then starts every server.
     """
