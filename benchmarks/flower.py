@@ -9,6 +9,7 @@ figures compare with each other, not with those of another machine. Writes data/
 some minutes on 2 cores. Needs the extra `flower`.
 """
 
+import argparse
 import os
 import platform
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import pandas as pd
 from published import RESULTS, versions, write_about
 
 from fedecouple_lite import make
+from fedecouple_lite.__main__ import terminated_as_interrupted
 from fedecouple_lite.engine import rounds
 from fedecouple_lite.flower.deployment import Deployment, Loopback, Simulation
 from fedecouple_lite.flower.part import write_parts
@@ -69,8 +71,8 @@ def on_flower(setting: Setting, where: str, deployment: Deployment, out: Path) -
     return row_of(setting.clients, where, loads(path.read_text())["records"])
 
 
-def measured(folder: Path) -> Iterator[Row]:
-    """A row for each number of clients and each place."""
+def measured(folder: Path, most: int) -> Iterator[Row]:
+    """A row for each number of clients, up to `most`, and each place."""
     few = setting_of(FEW)
     yield in_this_process(few)
     yield on_flower(few, SIMULATION, Simulation(folder / "few"), folder / "out")
@@ -78,19 +80,21 @@ def measured(folder: Path) -> Iterator[Row]:
         few, LOOPBACK, Loopback(folder / "loopback", write_parts(few, 0, folder / "parts")), folder / "out2"
     )
     for clients in MANY:
+        if clients > most:
+            return
         many = setting_of(clients)
         yield in_this_process(many)
         yield on_flower(many, SIMULATION, Simulation(folder / str(clients)), folder / f"out-{clients}")
 
 
-def publish() -> None:
-    """Measure, and write the table and what it depends on."""
+def publish(most: int) -> None:
+    """Measure, and write the table and what it depends on; most: clients of the largest federation."""
     with TemporaryDirectory(prefix="flower-") as folder:
-        rows = pd.DataFrame(measured(Path(folder)))
+        rows = pd.DataFrame(measured(Path(folder), most))
     TABLES.mkdir(parents=True, exist_ok=True)
     rows.round(4).to_csv(TABLES / "rounds.csv", index=False)
     about = {
-        "command": "python benchmarks/flower.py",
+        "command": f"python benchmarks/flower.py --most {most}",
         "figures": "seconds of one round's training, and of what travels for it",
         "setting": asdict(setting_of(FEW)),
         "method": {"name": "FedAvg", **asdict(METHOD)},
@@ -101,4 +105,7 @@ def publish() -> None:
 
 
 if __name__ == "__main__":
-    publish()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=max(MANY), help="clients of the largest federation")
+    with terminated_as_interrupted():  # else SIGTERM would leave Flower's processes behind
+        publish(parser.parse_args().most)
