@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytest.importorskip("flwr", reason="no Flower here: pip install -e .[flower]")
+
+from flwr.app import Array, ArrayRecord
 
 from fedecouple_lite.flower.arrays import DTYPES, as_arrays, as_tensors
 

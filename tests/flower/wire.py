@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterable
 from uuid import uuid4
 
+import pytest
+
+pytest.importorskip("flwr", reason="no Flower here: pip install -e .[flower]")
+
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
