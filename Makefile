@@ -75,11 +75,12 @@ feedback: $(VENV)/.coursework
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
 # Lint and docstrings keep one core busy: they go beside the unit tests. Flower's tests wait half of the time, for nodes
-# that ask every three seconds: they go beside the random cases.
+# that ask every three seconds: they go beside the notebooks.
 test: everything
 	$(MAKE) -j 3 lint docstrings unit
-	$(MAKE) -j 2 slow flower_tests
-	$(MAKE) widgets7 colab assignments browser site
+	$(MAKE) widgets7 slow
+	$(MAKE) -j 2 colab flower_tests
+	$(MAKE) assignments browser site
 
 # What the tests need, in one go where nothing is there yet: pip looks once, not four times.
 everything: pyproject.toml

@@ -101,6 +101,8 @@ def run_side_by_side(jobs: Sequence[Job], processes: int, seconds: float) -> lis
             time.sleep(0.2)
             done += report(jobs, ended, began)
     finally:
+        with next_job.get_lock():
+            next_job.value = len(jobs)  # for a process that is only starting, and would not hear that it is to stop
         stop(workers)
     return done + report(jobs, ended, began)
 

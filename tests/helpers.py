@@ -1,5 +1,6 @@
 """What several tests need: comparisons of named tensors, the last of many states, made-up images."""
 
+import signal
 from collections.abc import Iterable
 
 import numpy as np
@@ -40,3 +41,9 @@ def difference(a: State, b: State) -> float:
         for name in x:
             largest = max(largest, (x[name] - y[name]).abs().max().item())
     return largest
+
+
+def heed_ctrl_c() -> None:
+    """For a process that a test starts, as it begins: a shell that starts tests in the background has them ignore
+    Ctrl-C, and what they start would ignore it, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

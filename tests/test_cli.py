@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import arrays
+from helpers import arrays, heed_ctrl_c
 from typer.testing import CliRunner
 
 from fedecouple_lite.__main__ import app
@@ -394,10 +394,6 @@ def test_help_lists_the_hyper_parameters_of_each_method():
     assert "--temperature" in text and "fedecouple" in text and "--classes-per-client" in text
 
 
-def heed_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sent, code):
@@ -409,7 +405,6 @@ def test_ctrl_c_and_sigterm_end_a_run_and_keep_the_rounds_finished(tmp_path, sen
     if has_checkpoints:
         words += ["--checkpoint-every", "90000"]  # never, but for the signal
     command = [sys.executable, "-m", "fedecouple_lite", *RUN, *words]
-    # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would ignore it, too.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as process:
         try:
             seen = ""

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from helpers import same
+from helpers import heed_ctrl_c, same
 from processes_of_flower import ALL_FIVE, SECONDS, check_same_as_in_process, server_of
 from test_rounds import AwayIn
 from wire import FIVE, SMALL, in_process
@@ -117,7 +117,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     words = ["flower", "--clients", "2", "--per-client", "40", "--rounds", "1", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "fedecouple_lite", *words]
     with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        own = {"start_new_session": True, "preexec_fn": heed_ctrl_c}
+        process = subprocess.Popen(command, stdout=said, stderr=said, **own)
         try:
             end = time.monotonic() + 120
             while len(children_of(process.pid)) < 2 and time.monotonic() < end and process.poll() is None:

@@ -33,9 +33,9 @@ def stored(part, said):
     [
         ("poisoning", {"attack": "label flip", "share": 0.2, "aggregation": "median"}, "FedRep"),
         ("backdoor", {"attack": "scaled by 3", "share": 0.1, "defence": "clipping"}, "FedAvg"),
-        ("membership", {"images": "all", "epochs": 5}, "FedAvg"),
+        ("membership", {"images": 20, "epochs": 20}, "FedAvg"),
         ("noise", {"clip": "0.3", "multiplier": 0.3}, "FedAvg"),
-        ("class_mix", {"epochs": 1}, "FedeCouple"),
+        ("class_mix", {"epochs": 1}, "FedAvg"),
     ],
 )
 def test_a_published_row_is_made_again(security, part, said, label):
