@@ -58,7 +58,7 @@ def texts():
     names = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
     for name in names:
         path = ROOT / name
-        if path.is_file() and path.suffix not in (".png", ".npz"):
+        if path.is_file() and path.suffix not in (".png", ".npz", ".gz"):
             yield name, path.read_text(encoding="utf-8")
 
 

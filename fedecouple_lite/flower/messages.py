@@ -8,6 +8,7 @@ listed here. No image, no label and no private tensor is in any of them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from .arrays import as_arrays, as_tensors
 
 TENSORS = "tensors"
 VALUES = "values"
+RUN = r"[0-9a-f]{16}"
 
 # What the server holds in place of a client's tensors: the round after which they are the client's, 0 before its first.
 KEPT_ROUND = "node.round"
@@ -32,8 +34,7 @@ class Order(NamedTuple):
     method: its name in the plan. run: sixteen hexadecimal digits that stand for the run. round: the round to train in,
     or the one after which to test. kept: the round that the client goes on from, the last one that the server took from
     it; 0 for a client that has never taken part. oldest: the client's tensors of earlier rounds are needed no more.
-    server_model: whether what is sent, with what all began with for the rest, is
-    the server's whole model.
+    server_model: whether what is sent, with what all began with for the rest, is the server's whole model.
     """
 
     method: str
@@ -92,9 +93,12 @@ def order_content(order: Order, download: Tensors) -> RecordDict:
 def order_from(content: RecordDict) -> Order:
     """What such a message asks for. ValueError where it is no such message."""
     values = values_of(content)
+    run = str(values.get("run"))
+    if not re.fullmatch(RUN, run):  # a node's files carry it in their names: it must not lead anywhere else
+        raise ValueError(f"run={run!r} must be sixteen hexadecimal digits")
     return Order(
         method=str(values.get("method")),
-        run=str(values.get("run")),
+        run=run,
         round=whole(values, "round"),
         kept=whole(values, "kept"),
         oldest=whole(values, "oldest"),

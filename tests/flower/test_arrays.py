@@ -13,6 +13,7 @@ pytest.importorskip("flwr", reason="no Flower here: pip install -e .[flower]")
 from flwr.app import Array, ArrayRecord
 
 from fedecouple_lite.flower.arrays import DTYPES, as_arrays, as_tensors
+from fedecouple_lite.flower.messages import Order, order_content, order_from
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
@@ -71,3 +72,11 @@ def pickled() -> bytes:
 def test_what_is_no_array_is_refused_and_never_unpickled(array, why):
     with pytest.raises(ValueError, match=f"record: w .*{why}|record: w {why}"):
         as_tensors(ArrayRecord({"w": array}))
+
+
+def test_an_order_comes_back_and_one_whose_run_leads_elsewhere_is_refused():
+    order = Order("fedrep", "89abcdef01234567", 3, 2, 1, True)
+    assert order_from(order_content(order, {})) == order
+    for run in ("../../elsewhere", "89abcdef0123456", "89ABCDEF01234567", ""):
+        with pytest.raises(ValueError, match="must be sixteen hexadecimal digits"):
+            order_from(order_content(order._replace(run=run), {}))
