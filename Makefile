@@ -74,13 +74,10 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-# Lint and docstrings keep one core busy: they go beside the unit tests. Flower's tests wait half of the time, for nodes
-# that ask every three seconds: they go beside the notebooks.
+# Lint and docstrings keep one core busy: they go beside the unit tests.
 test: everything
 	$(MAKE) -j 3 lint docstrings unit
-	$(MAKE) widgets7 slow
-	$(MAKE) -j 2 colab flower_tests
-	$(MAKE) assignments browser site
+	$(MAKE) widgets7 slow colab assignments browser flower_tests site
 
 # What the tests need, in one go where nothing is there yet: pip looks once, not four times.
 everything: pyproject.toml

@@ -34,6 +34,7 @@ LINK, RUN, WARM = "superlink", "run", "warm"  # names of processes; a node's is 
 LISTENS = "Uvicorn running on"  # in the log of a SuperLink that has its port
 LINK_PORT, NODE_PORT = 8000, 9094  # Flower's own, where they are free
 STARTS = 120.0  # seconds that a process may take to start on a busy machine
+RAY_WAS_LATE = "The current node timed out during startup"  # in a run's log
 CONNECTION = "here"  # what Flower's configuration calls our SuperLink
 # The app that is run, for Flower: where its two halves are, in this package as it is installed.
 APP = f"""[project]
@@ -239,6 +240,16 @@ class Simulation(Deployment):
 
     def begin(self) -> None:
         self.start_link(["--simulation"], certificates=None)
+
+    def run(self, config: Mapping[str, Value], seconds: float | None = None) -> list[Path]:
+        """`submit` and `wait`; once more where Ray did not start in time: it gives up after half a minute, however busy
+        the machine is."""
+        try:
+            return super().run(config, seconds)
+        except Failed:
+            if RAY_WAS_LATE not in self.processes.text_of(RUN):
+                raise
+        return super().run(config, seconds)
 
     def submit(self, config: Mapping[str, Value], name: str = RUN, options: Sequence[str] = ()) -> Plan:
         clients = plan_of(config).setting.clients
