@@ -22,7 +22,7 @@ from ..models import DecoupledNet, net_for
 from ..tensors import Tensors
 from .memory import recall, remember
 from .messages import Order, Told, hits_content, order_from, problem_content, result_content, tensors_of, told_content
-from .part import Part, part_in_memory, read_part
+from .part import ClientPart, part_in_memory, read_part
 from .plan import Plan, plan_of
 
 PART = "part"  # in a node's configuration: the path of its client's part
@@ -35,7 +35,7 @@ class Node(NamedTuple):
     """One client's node, as a message finds it. folder: where on its disk it keeps its tensors; None for none."""
 
     plan: Plan
-    part: Part
+    part: ClientPart
     net: DecoupledNet
     folder: Path | None
 
@@ -50,7 +50,7 @@ def node_of(context: Context) -> Node:
         folder = None
     else:
         part = read_part(Path(str(path)).expanduser())
-        part = Part(part.client, part.federation.to(plan.setting.device), part.division)
+        part = ClientPart(part.client, part.federation.to(plan.setting.device), part.division)
         folder = Path(str(path)).expanduser().with_suffix(".kept")
     data = part.federation.data
     net = net_for(data.in_shape, len(data.classes), plan.setting.net)

@@ -43,7 +43,7 @@ DIVIDING = (
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ClientPart:
     """Client `client`'s part.
 
     federation: all clients, of whom only this one's images need be there; the others may have none. division: what
@@ -61,13 +61,13 @@ def division_of(setting: Setting, seed: int) -> dict[str, Any]:
     return {name: getattr(setting, name) for name in DIVIDING} | {"seed": seed}
 
 
-def part_in_memory(setting: Setting, seed: int, client: Any) -> Part:
+def part_in_memory(setting: Setting, seed: int, client: Any) -> ClientPart:
     """The part of a node that makes the whole federation itself, as simulated ones do. ValueError where it cannot be
     made, or has no such client."""
     federation = federation_once(setting, seed)
     check_client(client, len(federation))
     division = division_of(setting, seed) | {"digest": federation.digest}
-    return Part(client, federation, division)
+    return ClientPart(client, federation, division)
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +128,7 @@ def write_part(path: Path, federation: Federation, client: int, division: dict[s
     write_whole(path, lambda beside: save_file(on_cpu, beside, metadata))
 
 
-def read_part(path: Path) -> Part:
+def read_part(path: Path) -> ClientPart:
     """The part in this file. ValueError where it holds none, or not all of one; OSError where it cannot be read."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; python -m fedecouple_lite partitions writes them")
@@ -143,7 +143,7 @@ def read_part(path: Path) -> Part:
         raise ValueError(f"{path} is not the file of a client's part: {error}") from None
 
 
-def part_from(about: dict[str, Any], tensors: Tensors) -> Part:
+def part_from(about: dict[str, Any], tensors: Tensors) -> ClientPart:
     """The part that a file's content stands for. ValueError, KeyError or TypeError where it is none."""
     x, y = tensors["x"], tensors["y"]
     client, clients, train = about["client"], about["division"]["clients"], about["train"]
@@ -157,7 +157,7 @@ def part_from(about: dict[str, Any], tensors: Tensors) -> Part:
     training = torch.arange(train)
     testing = torch.arange(train, len(y))
     federation = Federation(data, only(training, client, clients), only(testing, client, clients))
-    return Part(client, federation, about["division"])
+    return ClientPart(client, federation, about["division"])
 
 
 def only(index: Tensor, client: int, clients: int) -> tuple[Tensor, ...]:
