@@ -74,11 +74,7 @@ def tell(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """The client's part of a round. Errors in it are the answer that Flower makes of them."""
-    node = node_of(context)
-    order = order_from(message.content)
-    method = node.plan.methods[order.method]
-    download = tensors_of(message.content, node.plan.setting.device)
-    client = client_before(node, context, order, method, download)
+    node, order, method, download, client = task_of(message, context)
     result = train_alone(node, order, method, client, download)
     upload = protect(node.plan.defences, node.plan.seed, order.round, node.part.client, download, result.upload)
     remember(context.state, node.folder, order.run, order.round, result.client, order.oldest)
@@ -89,16 +85,32 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """How many of the client's test images are right."""
-    node = node_of(context)
-    order = order_from(message.content)
-    method = node.plan.methods[order.method]
-    download = tensors_of(message.content, node.plan.setting.device)
-    client = client_before(node, context, order, method, download)
+    node, order, method, download, client = task_of(message, context)
     of_server = None
     if order.server_model:
         of_server = {**start(method, node.net, node.part.federation, node.plan.seed).server, **download}
     at_hand = AtHand(client, order.kept > 0, download, of_server)
     return Message(hits_content(test_alone(node, order, method, at_hand)), reply_to=message)
+
+
+class Task(NamedTuple):
+    """What a message asks of a node, with all that is needed for it. client: the tensors that it goes on from."""
+
+    node: Node
+    order: Order
+    method: FedAvg
+    download: Tensors
+    client: Tensors
+
+
+def task_of(message: Message, context: Context) -> Task:
+    """The task in a message. ValueError where it holds none, or where the node cannot do it."""
+    node = node_of(context)
+    order = order_from(message.content)
+    method = node.plan.methods[order.method]
+    download = tensors_of(message.content, node.plan.setting.device)
+    client = client_before(node, context, order, method, download)
+    return Task(node, order, method, download, client)
 
 
 def client_before(node: Node, context: Context, order: Order, method: FedAvg, download: Tensors) -> Tensors:

@@ -59,7 +59,9 @@ def remember(state: RecordDict, folder: Path | None, run: str, round: int, tenso
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    on_cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    on_cpu = {}
+    for name, tensor in tensors.items():
+        on_cpu[name] = tensor.detach().cpu().contiguous().clone()  # safetensors takes no views
     write_whole(file_of(folder, run, round), lambda beside: save_file(on_cpu, beside))
     for file in list(folder.iterdir()):
         kept = round_of(run, file.name.removesuffix(".safetensors"))

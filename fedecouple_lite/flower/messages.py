@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -133,18 +133,18 @@ def told_from(content: RecordDict) -> Told:
     """What a node has said of itself. ValueError where it is no such answer."""
     values = values_of(content)
     try:
-        in_shape: Sequence[int] = values["in_shape"]  # type: ignore[assignment]
-        classes: Sequence[str] = values["classes"]  # type: ignore[assignment]
+        in_shape = tuple(values["in_shape"])  # type: ignore[arg-type]  # Flower's values may be no lists: a TypeError
+        classes = tuple(values["classes"])  # type: ignore[arg-type]  # likewise
         division = json.loads(str(values["division"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a node's answer lacks what it has: {error!r}") from None
     return Told(
         client=whole(values, "client"),
         train=whole(values, "train"),
         test=whole(values, "test"),
-        in_shape=tuple(in_shape),
+        in_shape=in_shape,
         name=str(values.get("name")),
-        classes=tuple(classes),
+        classes=classes,
         division=division,
     )
 

@@ -151,7 +151,8 @@ def part_from(about: dict[str, Any], tensors: Tensors) -> ClientPart:
     check_client(client, clients)
     if x.ndim != 4 or y.shape != x.shape[:1] or not 0 <= train <= len(y):
         raise ValueError(f"images {tuple(x.shape)}, labels {tuple(y.shape)} and {train} for training do not fit")
-    if y.dtype != torch.int64 or (len(y) > 0 and not 0 <= int(y.min()) <= int(y.max()) < len(classes)):
+    within = (y >= 0) & (y < len(classes))
+    if y.dtype != torch.int64 or not bool(within.all()):
         raise ValueError(f"its labels must be whole numbers from 0 to {len(classes) - 1}")
     data = Dataset(about["name"], x, y, classes, tensors["mean"], tensors["std"])
     training = torch.arange(train)

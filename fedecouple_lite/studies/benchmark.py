@@ -62,6 +62,15 @@ class Preset:
 # of 150 images are few steps (640, where batches of 50 would leave 240); it evaluates every other round, because
 # fine-tuning only to predict may cost more than the round itself. "medium_steps": the same at equal steps, as many as
 # the alternate coupling takes with two local epochs, for FedeCouple and its strongest rivals.
+MEDIUM = Preset(
+    datasets=DATASETS_BY_COST,
+    partitions=("Dirichlet 0.1", "s = 20 %"),
+    setting=Setting(rounds=40, per_client=225, test_share=1 / 3, keep_test=True, eval_every=2),
+    trials=4,
+    tuning_rounds=12,
+    common={"epochs": 2, "batch_size": 20},
+    methods=(*METHODS, *VARIANTS),
+)
 PRESETS = {
     "laptop": Preset(datasets=("digits",), trials=1, setting=Setting(rounds=8)),
     "small": Preset(
@@ -70,21 +79,9 @@ PRESETS = {
         setting=Setting(rounds=40, per_client=90, test_share=1 / 3, keep_test=True),
         common={"epochs": 2, "batch_size": 20},
     ),
-    "medium": Preset(
-        datasets=DATASETS_BY_COST,
-        partitions=("Dirichlet 0.1", "s = 20 %"),
-        setting=Setting(rounds=40, per_client=225, test_share=1 / 3, keep_test=True, eval_every=2),
-        trials=4,
-        tuning_rounds=12,
-        common={"epochs": 2, "batch_size": 20},
-        methods=(*METHODS, *VARIANTS),
-    ),
-    "medium_steps": Preset(
-        datasets=DATASETS_BY_COST,
-        partitions=("Dirichlet 0.1", "s = 20 %"),
-        setting=Setting(rounds=40, per_client=225, test_share=1 / 3, keep_test=True, eval_every=2),
-        trials=4,
-        tuning_rounds=12,
+    "medium": MEDIUM,
+    "medium_steps": replace(
+        MEDIUM,
         common={"batch_size": 20},
         methods=("fedavg_ft", "fedbabu", "fedrep", "fedpac", "fedecouple", *VARIANTS),
         budget=5,
