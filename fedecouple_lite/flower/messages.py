@@ -133,8 +133,8 @@ def told_from(content: RecordDict) -> Told:
     """What a node has said of itself. ValueError where it is no such answer."""
     values = values_of(content)
     try:
-        in_shape = tuple(values["in_shape"])  # type: ignore[arg-type]  # Flower's values may be no lists: a TypeError
-        classes = tuple(values["classes"])  # type: ignore[arg-type]  # likewise
+        in_shape: tuple[int, ...] = tuple(values["in_shape"])  # type: ignore[arg-type]  # no list: a TypeError
+        classes: tuple[str, ...] = tuple(values["classes"])  # type: ignore[arg-type]  # likewise
         division = json.loads(str(values["division"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a node's answer lacks what it has: {error!r}") from None
