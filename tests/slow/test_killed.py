@@ -20,8 +20,10 @@ import pytest
 
 TIMES = 20  # that a run is killed in the midst of it
 
-RUN = ["run", "--clients", "5", "--per-client", "60", "--participation", "0.6", "--rounds", "10", "--epochs", "1"]
-LONG = [*RUN, "--eval-every", "3", "--checkpoint-every", "1"]
+RUN = ["run", "--clients", "5", "--per-client", "60", "--participation", "0.6", "--epochs", "1", "--rounds", "10"]
+SAVED = ["--eval-every", "3", "--checkpoint-every", "1"]
+LONG = [*RUN, *SAVED]
+LONGER = [*RUN[:-1], "60", *SAVED]  # for a kill that comes late, because others use the machine
 
 
 # --- The process that forks: it reads a job from each line, and says how it ended and how many seconds it took ---
@@ -215,12 +217,12 @@ def test_an_ablation_that_is_killed_goes_on_by_itself_to_the_same_weights(forks,
 
 def test_the_command_line_itself_is_killed_and_resumed(forks, tmp_path):
     whole = tmp_path / "whole.json"
-    forks.done(words=[*LONG, "--out", str(whole)])
+    forks.done(words=[*LONGER, "--out", str(whole)])
     command = [sys.executable, "-m", "fedecouple_lite"]
     draw = random.Random(2)
     for number in range(2):
         out = tmp_path / str(number) / "run.json"
-        words = [*LONG, "--resume", "--out", str(out)]
+        words = [*LONGER, "--resume", "--out", str(out)]
         with subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL) as process:
             try:
                 wait_for(lambda out=out: list(out.parent.glob("run.ckpt-*.safetensors")), process)
