@@ -66,13 +66,25 @@ def lab_in(folder, **environment):
 # --- In the page ---
 
 
-def open_notebook(page, address, name):
-    """Go to a notebook, and wait until its kernel is there."""
+def open_lab(page, address):
+    """Load JupyterLab, which takes seconds, without the notebooks that were open before."""
     page.set_default_timeout(60_000)
-    page.goto(f"{address}/lab/tree/{name}?reset")  # and none of those that were open before
-    page.wait_for_function("name => window.jupyterapp?.shell.currentWidget?.context?.path === name", arg=name)
+    page.goto(f"{address}/lab?reset")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget")
+
+
+def open_notebook(page, name):
+    """Open a notebook in JupyterLab, and wait until its kernel is there."""
+    page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', {path}) }", name)
+    page.wait_for_function("name => window.jupyterapp.shell.currentWidget?.context?.path === name", arg=name)
     page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel")
     page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
+
+
+def close_notebook(page):
+    """End its kernel, which would go on, and close its tab."""
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.dispose() }")  # does not ask whether to save
 
 
 def run_all(page):
@@ -91,8 +103,3 @@ def restart(page):
 def save(page):
     """Write the notebook, with what its cells show."""
     page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.save() }")
-
-
-def end_kernel(page):
-    """It would go on after the page is closed."""
-    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")

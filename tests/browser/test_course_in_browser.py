@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser.lab import end_kernel, open_notebook, restart, run_all, save
+from browser.lab import close_notebook, open_lab, open_notebook, restart, run_all, save
 from other_data import IN_BROWSER, on_other_data
 from site_build import EXECUTED
 
@@ -33,19 +33,32 @@ def course(jupyter_lab, browser, tmp_path_factory, request):
         yield folder, address
 
 
-@pytest.mark.parametrize("name", sorted(NOTEBOOKS, key=lambda name: name not in LONGEST_FIRST))
-def test_a_notebook_runs_from_top_to_bottom(course, browser, name):
-    folder, address = course
+@pytest.fixture(scope="module")
+def page(course, browser):
+    """JupyterLab, loaded once: every notebook is opened in it, and closed again."""
+    _, address = course
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    open_lab(page, address)
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS, key=lambda name: name not in LONGEST_FIRST))
+def test_a_notebook_runs_from_top_to_bottom(course, page, name):
+    folder, _ = course
     failed = []
-    page.on("pageerror", lambda error: failed.append(str(error)))
+
+    def note(error):
+        failed.append(str(error))
+
+    page.on("pageerror", note)
+    open_notebook(page, name)
     try:
-        open_notebook(page, address, name)
         assert run_all(page), errors_in(page, folder / name)
         save(page)
-        end_kernel(page)
     finally:
-        page.close()
+        close_notebook(page)
+        page.remove_listener("pageerror", note)
     assert not failed
     EXECUTED.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / name, EXECUTED)  # for the site's test
@@ -64,12 +77,10 @@ def errors_in(page, path):
     return [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
 
 
-def test_a_notebook_runs_again_after_its_kernel_was_restarted(course, browser):
+def test_a_notebook_runs_again_after_its_kernel_was_restarted(page):
     """Its first cells: names are gone, and come again."""
-    _, address = course
-    page = browser.new_page()
+    open_notebook(page, NOTEBOOKS[0])
     try:
-        open_notebook(page, address, NOTEBOOKS[0])
         run_until(page, 3)
         code = "try:\n    print('known', FAST)\nexcept NameError:\n    print('forgotten')"
         assert said(page, code) == "known True"
@@ -77,9 +88,8 @@ def test_a_notebook_runs_again_after_its_kernel_was_restarted(course, browser):
         assert said(page, code) == "forgotten"
         run_until(page, 3)
         assert said(page, code) == "known True"
-        end_kernel(page)
     finally:
-        page.close()
+        close_notebook(page)
 
 
 def run_until(page, cell):

@@ -4,7 +4,7 @@ import re
 
 import nbformat
 import pytest
-from browser.lab import open_notebook, run_all
+from browser.lab import open_lab, open_notebook, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e .[browser]")
 PATIENCE = 60_000  # milliseconds: other notebooks compute beside this one
@@ -34,7 +34,8 @@ def page(jupyter_lab, browser, tmp_path_factory):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "widgets.ipynb")
     with jupyter_lab(folder, OMP_NUM_THREADS="1") as address:  # a core: notebooks run beside it
         page = browser.new_page(viewport={"width": 1280, "height": 3600})  # all cells in view: Lab draws no others
-        open_notebook(page, address, "widgets.ipynb")
+        open_lab(page, address)
+        open_notebook(page, "widgets.ipynb")
         assert run_all(page)
         yield page
         page.close()
