@@ -20,9 +20,11 @@ from .messages import Order, Told, order_content, problem_in, result_from, told_
 from .part import division_of
 from .plan import Plan
 
-# Between two looks for answers. Flower's own `send_and_receive` looks every three seconds, longer than most rounds here
-# take; this does the same with the same two calls.
-PAUSE = 0.2
+# Seconds between two looks for answers: the first, and the longest, for each is half as long again as the one before.
+# Flower's own `send_and_receive` looks every three seconds, longer than most rounds here take; this does the same with
+# the same two calls. To look often keeps the SuperLink from its work, above all where several runs do.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 0.6
 LOOK = 2.0  # seconds between two looks for nodes that have taken another one's place
 # Flower's codes of answers that it makes itself, where a node has gone, or a message has (its ErrorCode):
 # MESSAGE_UNAVAILABLE, REPLY_MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED.
@@ -63,6 +65,7 @@ def exchange(
     answers = {}
     end = monotonic() + seconds
     next_look = monotonic() + LOOK
+    pause = FIRST_PAUSE
     while waiting and monotonic() < end:
         for answer in grid.pull_messages(sorted(waiting)):
             asked = answer.metadata.reply_to_message_id
@@ -73,7 +76,8 @@ def exchange(
             waiting = {name for name in waiting if node_of[name] not in will_not_answer}
             next_look = monotonic() + LOOK
         if waiting:
-            sleep(PAUSE)
+            sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE)
     return answers
 
 
@@ -141,7 +145,7 @@ class Nodes:
                     f"many as are asked for: flwr run . --federation-config 'num-supernodes={clients}'"
                 )
             if missing:
-                sleep(PAUSE)
+                sleep(LONGEST_PAUSE)
 
     def federation(self) -> Federation:
         """The federation as the server knows it: how many images each client has, of what shape and classes. Every
