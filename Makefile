@@ -8,13 +8,16 @@ PIP := PYTHONWARNINGS=ignore $(PY) -m pip
 # Every program here runs one thread per client; BLAS pools beside them only get in the way.
 export MPLBACKEND ?= Agg
 
-# Tests run side by side, in one process per core; BY_FILE keeps those of a file in one process.
-BY_FILE = -n $(WORKERS) --dist loadfile
+# What runs tests. Threads that wait for each other sleep: by default they spin, and keep the cores from the tests
+# beside them (two threads in each of two processes took twice the time). Code is compiled once and kept, also where
+# Python is told not to, for hundreds of programs are started. nbval, a second of every start, is for tests/colab.
+PYTEST = env OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -p no:nbval
+# Tests run side by side, in one process per core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 # Where a browser waits for a kernel, and that for its page, a third of the time nobody computes.
 BROWSERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # Flower's own processes take the cores that these leave.
 FLOWER_WORKERS ?= 3
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
 .PHONY: help demo everything docstrings flower flower_tests lab coursework grade formgrader feedback test unit widgets7 slow colab datasets assignments lint browser docs site bench mutants app bundle address dist clean
 
@@ -74,10 +77,12 @@ feedback: $(VENV)/.coursework
 	@test -n "$(ASSIGNMENT)" || { echo "make feedback ASSIGNMENT=a1_partitions_and_drift"; exit 2; }
 	$(PY) -m fedecouple_lite feedback "$(ASSIGNMENT)"
 
-# Lint and docstrings keep one core busy: they go beside the unit tests.
-test: everything
+# Lint and docstrings keep one core busy: they go beside the unit tests. While Flower's processes wait for each other, and
+# one core for Sphinx, the other has something to do; the site takes notebooks that the browser's tests have run.
+test: everything $(VENV)/widgets7
 	$(MAKE) -j 3 lint docstrings unit
-	$(MAKE) widgets7 slow colab assignments browser flower_tests site
+	$(MAKE) widgets7 slow colab assignments browser
+	$(MAKE) -j 2 flower_tests site
 
 # What the tests need, in one go where nothing is there yet: pip looks once, not four times.
 everything: pyproject.toml
@@ -91,10 +96,10 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 unit: $(VENV)/.coursework
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs --ignore tests/flower
+	$(PYTEST) -n $(WORKERS) --dist worksteal tests --ignore tests/notebooks --ignore tests/colab --ignore tests/browser --ignore tests/slow --ignore tests/coursework --ignore tests/docs --ignore tests/flower
 
 docstrings: $(VENV)/.coursework $(VENV)/.flower
-	$(PY) -m pytest --doctest-modules fedecouple_lite
+	$(PYTEST) --doctest-modules fedecouple_lite
 
 # Flower, and Ray for its simulations.
 $(VENV)/.flower: $(VENV)/.ready
@@ -107,15 +112,15 @@ flower: $(VENV)/.flower
 
 # The same methods on Flower, in simulation and on loopback; while one waits for Flower, another computes.
 flower_tests: $(VENV)/.flower
-	$(PY) -m pytest -n $(FLOWER_WORKERS) --dist loadfile tests/flower -rs
+	$(PYTEST) -n $(FLOWER_WORKERS) --dist loadfile tests/flower -rs
 
 # Many random cases: all backends against each other, all settings.
 slow: $(VENV)/.ready
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/slow
+	$(PYTEST) -n $(WORKERS) --dist worksteal tests/slow
 
 # Colab ships ipywidgets 7.7.1: the widgets are tested with it, too.
 widgets7: $(VENV)/widgets7
-	PYTHONPATH=$(VENV)/widgets7 $(PY) -m pytest -n $(WORKERS) --dist worksteal tests/test_widgets.py -W ignore::DeprecationWarning
+	PYTHONPATH=$(VENV)/widgets7 $(PYTEST) -n $(WORKERS) --dist worksteal tests/test_widgets.py -W ignore::DeprecationWarning
 
 $(VENV)/widgets7: $(VENV)/.ready
 	$(PIP) install --quiet --no-deps --target $@ ipywidgets==7.7.1 ipython_genutils
@@ -123,16 +128,16 @@ $(VENV)/widgets7: $(VENV)/.ready
 
 # The course, run by nbval as on Colab: from the bundle alone, in an environment that lacks the package.
 colab: $(VENV)/.ready $(VENV)/widgets7
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/colab
+	$(PYTEST) -n $(WORKERS) --dist worksteal tests/colab
 
 # The notebooks that offer other data sets, on each of them. The browser's tests run one of each; this is for changes of
 # a notebook, or of the sizes in course/lessons.py.
 datasets: $(VENV)/.ready
-	$(PY) -m pytest tests/notebooks -rs
+	$(PYTEST) tests/notebooks -rs
 
 # Coursework, graded by nbgrader: right answers, wrong ones, hostile ones.
 assignments: $(VENV)/.coursework $(VENV)/widgets7
-	$(PY) -m pytest $(BY_FILE) tests/coursework
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/coursework
 
 # Playwright and Voila; Chromium itself is the machine's own. Without it these tests are skipped, and say so.
 $(VENV)/.browser: $(VENV)/.ready
@@ -141,7 +146,7 @@ $(VENV)/.browser: $(VENV)/.ready
 
 # Every notebook in JupyterLab, every widget clicked, the lecture room's page.
 browser: $(VENV)/.browser
-	$(PY) -m pytest -n $(BROWSERS) --dist loadscope tests/browser --ignore tests/browser/test_site_in_browser.py -rs
+	$(PYTEST) -n $(BROWSERS) --dist loadscope tests/browser --ignore tests/browser/test_site_in_browser.py -rs
 
 # The widgets alone, large, on one page; two kernels wait so that it opens at once.
 app: $(VENV)/.browser
@@ -173,7 +178,7 @@ docs: $(VENV)/.docs
 	@echo "The site is in docs/_build/html/: open index.html. It needs no network."
 
 site: $(VENV)/.docs $(VENV)/.browser
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal tests/docs tests/browser/test_site_in_browser.py -rs
+	$(PYTEST) -n $(WORKERS) --dist worksteal tests/docs tests/browser/test_site_in_browser.py -rs
 
 bench: $(VENV)/.ready
 	$(PY) benchmarks/speed.py
