@@ -1,6 +1,7 @@
 """The yardsticks measure the same work as the engine; timings themselves are never asserted."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -80,3 +81,33 @@ def test_the_page_has_both_moments_and_both_kinds_of_steps_of_the_medium_presets
     shown = five_datasets.received_and_steps("medium", pd.DataFrame(rows)).set_index("`medium`, received")
     assert shown.loc["fedavg_ft"].tolist() == ["320", "800", "50.0 (1)"]
     assert shown.loc["fedecouple"].tolist() == ["320", "0", "25.0 (2)"]
+
+
+def test_rows_on_digits_that_are_measured_alone_keep_the_others_and_say_with_what(tmp_path, monkeypatch, capsys):
+    import digits
+
+    page = tmp_path / "page.md"
+    page.write_text("<!-- digits -->\n<!-- /digits -->\n")
+    for name in ("digits.csv", "digits.json"):
+        (tmp_path / name).write_bytes((digits.RESULTS / name).read_bytes())
+    before = pd.read_csv(tmp_path / "digits.csv")
+    monkeypatch.setattr(digits, "RESULTS", tmp_path)
+    monkeypatch.setattr(digits, "PAGE", page)
+    monkeypatch.setattr(digits, "where_made", lambda: {"versions": {"torch": "9"}, "hardware": {"cores": 3}})
+    measured = before[before["method"] == "FedRep"].sample(frac=1, random_state=0).assign(personal=0.5)
+    asked = []
+    monkeypatch.setattr(digits, "measure", lambda names: asked.append(names) or measured)
+    digits.main(["--rows", "fedrep"])
+    assert asked == [["fedrep"]]
+    after = pd.read_csv(tmp_path / "digits.csv")
+    is_fedrep = before["method"] == "FedRep"
+    expected = before.assign(personal=before["personal"].where(~is_fedrep, 0.5))
+    pd.testing.assert_frame_equal(after, expected)
+    about = json.loads((tmp_path / "digits.json").read_text())
+    alone = about["measured alone, in the same setting"]["FedRep"]
+    assert alone["command"].endswith("digits.py --rows fedrep") and alone["versions"] == {"torch": "9"}
+    assert about["versions"] == json.loads((digits.ROOT / "data/results/digits.json").read_text())["versions"]
+    assert "| FedRep | 50.0 +- 0.0 |" in page.read_text()
+    with pytest.raises(SystemExit) as refused:
+        digits.main(["--rows", "fedrap"])
+    assert refused.value.code == 2 and "did you mean" in capsys.readouterr().err

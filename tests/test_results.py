@@ -23,7 +23,7 @@ def test_the_table_on_digits_is_the_files(monkeypatch):
     page = (root / "docs" / "results.md").read_text()
     table = digits.page_table(pd.read_csv(rows))
     assert table in page and digits.into_page(table, page) == page
-    assert "| FedeCouple |" in table and len(pd.read_csv(rows)) == 2 * 3 * 5 * 12
+    assert "| FedeCouple |" in table and len(pd.read_csv(rows)) == 2 * 3 * 5 * 13
 
 
 def test_the_benchmarks_tables_are_the_files(monkeypatch):
