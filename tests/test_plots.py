@@ -11,7 +11,7 @@ from fedecouple_lite.engine import start
 from fedecouple_lite.metrics import centre_distances
 from fedecouple_lite.partition import unevenness
 from fedecouple_lite.studies.features import embed, feature_space, space_scores
-from fedecouple_lite.studies.tables import table
+from fedecouple_lite.studies.tables import margins, mean_ranks, table
 
 IMAGE = 16  # the size of an image's dot in a feature map; stars have another
 
@@ -153,6 +153,49 @@ def test_travel_table_has_a_column_for_every_part_and_blanks():
     (ax,) = plots.travel_table(where).axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["extractor", "classifier", "anchors"]
     assert [t.get_text() for t in ax.texts] == ["travels", "travels", "stays", "stays", "", ""]
+
+
+def cell_rows(dataset, accuracies):
+    """Rows of a cell: method -> its accuracies, seed by seed."""
+    rows = []
+    for method, of_seeds in accuracies.items():
+        for seed, accuracy in enumerate(of_seeds):
+            rows.append({"method": method, "seed": seed, "personal": accuracy, "dataset": dataset, "partition": "iid"})
+    return rows
+
+
+def test_leads_are_points_above_each_cells_best_rival():
+    rows = cell_rows("x", {"fedavg": (0.5, 0.5), "fedrep": (0.8, 0.9), "ditto": (0.7, 0.8), "fedecouple": (0.9, 0.94)})
+    both = {"fedavg": (0.9, 0.9), "fedrep": (0.8, 0.8), "fedecouple": (0.8, 0.9), "fedecouple_joint": (0.9, 0.92)}
+    rows = pd.DataFrame(rows + cell_rows("y", both))
+    fig = plots.leads(rows, ("fedecouple", "fedecouple_joint"))
+    (ax,) = fig.axes
+    grey = [line for line in ax.lines if line.get_color() == "#7F7F7F"]
+    points = [sorted(line.get_xdata()) for line in grey if line.get_marker() == "o"]
+    assert points[0] == pytest.approx([-10, 0]) and points[1] == pytest.approx([-10, 0])
+    (arrow,) = [line for line in grey if line.get_marker() == "<"]  # FedAvg, 35 points behind
+    assert list(np.ravel(arrow.get_xdata())) == [-12] and ax.texts[0].get_text() == "1"
+    ours = [float(line.get_xdata()[0]) for line in ax.lines if line.get_label() == "fedecouple"]
+    assert ours == pytest.approx([7, -5])
+    (joint,) = [line for line in ax.lines if line.get_label() == "fedecouple_joint"]  # it is in the second cell alone
+    assert joint.get_xdata()[0] == pytest.approx(1)
+    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_color() == plots.COLOURS[0]]
+    lead = margins(rows[rows["dataset"] == "x"]).iloc[0]
+    assert bars[0].get_xdata()[1] == pytest.approx(lead["high"]) and bars[0].get_xdata()[0] == -12  # low is -31
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["fedecouple", "fedecouple_joint"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x, iid", "y, iid"]
+
+
+def test_rank_dots_have_the_band_of_those_that_are_not_told_from_the_best():
+    rows = cell_rows("x", {"fedrep": (0.9,), "ditto": (0.8,), "fedecouple": (0.7,)})
+    ranks = mean_ranks(pd.DataFrame(rows + cell_rows("y", {"fedrep": (0.9,), "ditto": (0.6,), "fedecouple": (0.7,)})))
+    (ax,) = plots.rank_dots(ranks).axes
+    assert [float(line.get_xdata()[0]) for line in ax.lines] == [1, 2.5, 2.5]
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((1, ranks.critical))
+    coloured = [line for line in ax.lines if line.get_color() == plots.COLOURS[0]]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(coloured) == 1 and names[-int(coloured[0].get_ydata()[0])] == "fedecouple"
 
 
 def test_dots_are_sorted_with_a_t_interval():

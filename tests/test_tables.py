@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
 from fedecouple_lite.studies import tables
 from fedecouple_lite.studies.benchmark import BASELINES
@@ -16,6 +17,7 @@ from fedecouple_lite.studies.tables import (
     chosen,
     leaderboard,
     margins,
+    mean_ranks,
     paired_lead,
     stored_file,
     summary,
@@ -239,6 +241,46 @@ def test_margins_take_each_cells_own_rival_and_rank():
 def test_the_rank_is_among_all_and_the_rival_among_those_asked_for():
     leads = margins(made_up().replace({"fedecouple": "fedavg_ft", "fedavg_ft": "fedecouple"}), BASELINES)
     assert leads["rival"].item() == "fedper" and leads["rank"].item() == 2 and leads["points"].item() > 0
+
+
+def of_cells(accuracies):
+    """Rows from accuracies (cells, methods): methods are A, B, ..."""
+    rows = []
+    for cell, of_methods in enumerate(accuracies):
+        for method, accuracy in zip("ABCDEFGHIJ", of_methods, strict=False):
+            for seed, shift in enumerate((-0.01, 0.01)):  # the mean over seeds is what counts
+                row = {"dataset": f"set {cell}", "partition": "iid", "method": method, "seed": seed}
+                rows.append({**row, "personal": accuracy + shift})
+    return pd.DataFrame(rows)
+
+
+def test_mean_ranks_and_both_tests_by_hand():
+    """Friedman's statistic and Nemenyi's critical difference as in Demsar (2006), whose table has q = 2.569 for four
+    methods: for 14 sets 1.25."""
+    rng = np.random.default_rng(0)
+    accuracies = rng.permuted(np.tile([0.5, 0.6, 0.7, 0.8], (14, 1)), axis=1)
+    ranks = mean_ranks(of_cells(accuracies))
+    places = 1 + (accuracies[:, :, None] < accuracies[:, None, :]).sum(2)  # (14, 4), no two alike
+    by_hand = dict(zip("ABCD", places.mean(0), strict=True))
+    assert ranks.mean.to_dict() == pytest.approx(by_hand) and ranks.mean.is_monotonic_increasing
+    statistic = 12 * 14 / (4 * 5) * ((places.mean(0) ** 2).sum() - 4 * 5**2 / 4)
+    assert ranks.p == pytest.approx(chi2.sf(statistic, df=3))
+    assert ranks.critical == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=0.001)
+
+
+def test_equal_accuracies_share_their_rank():
+    ranks = mean_ranks(of_cells([[0.9, 0.7, 0.7], [0.9, 0.7, 0.7]]))
+    assert ranks.mean.to_dict() == {"A": 1.0, "B": 2.5, "C": 2.5}
+
+
+def test_ranks_need_two_cells_three_methods_and_every_method_in_every_cell():
+    whole = of_cells([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]])
+    with pytest.raises(ValueError, match="rows='1 cells of 3 methods' must be at least 2 cells of 3 methods"):
+        mean_ranks(whole[whole["dataset"] == "set 0"])
+    with pytest.raises(ValueError, match="2 cells of 2 methods"):
+        mean_ranks(whole[whole["method"] != "C"])
+    with pytest.raises(ValueError, match="rows lack method='B' in set 1, iid"):
+        mean_ranks(whole[(whole["method"] != "B") | (whole["dataset"] != "set 1")])
 
 
 def test_hyper_parameters_stand_in_the_order_of_the_table():

@@ -30,6 +30,8 @@ from ..studies.features import Space, UmapProcess, embed, name_of, space_scores
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..studies.tables import Ranks
+
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C564B", "#7F7F7F")
 MARKERS = "osD^vP*Xph"
 # The records' accuracies, and what a figure calls them: "trained" is a client's model after its last local training,
@@ -218,6 +220,64 @@ def dots(rows: pd.DataFrame, metric: str = "personal") -> Figure:
         ax.errorbar(values.mean(), i, xerr=half_width, fmt="D", color=COLOURS[0], capsize=3)
     ax.set_yticks(range(len(methods)), methods)
     ax.set(xlabel=f"{_in_words(metric)} (%): seeds, their mean and its 95% interval")
+    return fig
+
+
+def leads(rows: pd.DataFrame, ours: Sequence[str] = ("fedecouple",), furthest: float = 12.0) -> Figure:
+    """A whole benchmark: a line for every cell, on it how many points each method is from the best rival.
+
+    A rival is a grey dot, the best one at 0; `ours` are coloured, each with the 95 % interval of its lead over the best
+    rival, paired by seed (`tables.margins`), where the cell has that row. rows: as `benchmark.measure` gives them. What
+    is further behind than `furthest` points is an arrow at the edge.
+    """
+    from ..studies.tables import margins
+
+    cells = list(rows.groupby(["dataset", "partition"], sort=False))
+    fig, (ax,) = figure(height=0.55 * len(cells) + 1.2)
+    ax.axvline(0, color="0.6", lw=1)
+    for line, (_, cell) in enumerate(cells):
+        means = 100 * cell.groupby("method")["personal"].mean()
+        rivals = means[[method for method in means.index if not str(method).startswith("fedecouple")]]
+        behind = rivals - rivals.max()
+        near = behind[behind >= -furthest]
+        beyond = int((behind < -furthest).sum())
+        ax.plot(near, np.full(len(near), -line), "o", color="#7F7F7F", alpha=0.6, markersize=4.5)
+        if beyond:
+            ax.plot(-furthest, -line, "<", color="#7F7F7F", markersize=6)
+            ax.annotate(str(beyond), (-furthest, -line), (0, 6), textcoords="offset points", fontsize=7, ha="center")
+        in_cell = [name for name in ours if name in means.index]
+        for i, name in enumerate(in_cell):
+            lead = margins(cell, ours=name).iloc[0]
+            height = -line + 0.15 * (len(in_cell) - 1 - 2 * i)  # one above the other, around the line
+            ax.plot(
+                [max(lead["low"], -furthest), lead["high"]], [height, height], color=COLOURS[ours.index(name)], lw=2
+            )
+            at = max(lead["points"], -furthest)
+            ax.plot(at, height, **style(ours.index(name)), ls="", markersize=6, label=name)
+    ax.set_yticks([-line for line in range(len(cells))], [", ".join(map(str, cell)) for cell, _ in cells])
+    ax.set(
+        xlabel="points above the best rival; bars: 95 % interval of the lead, paired by seed",
+        xlim=(-furthest - 1, None),
+    )
+    by_name = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # each once
+    fig.legend(by_name.values(), by_name.keys(), loc="outside upper center", ncols=len(ours), frameon=False)
+    return fig
+
+
+def rank_dots(ranks: Ranks) -> Figure:
+    """Mean ranks over a benchmark's cells (`tables.mean_ranks`), the best on top. Those in the grey band do not differ
+    from the best at 5 % (Nemenyi)."""
+    methods = list(ranks.mean.index)
+    best = float(ranks.mean.iloc[0])
+    fig, (ax,) = figure(height=0.3 * len(methods) + 1.0)
+    ax.axvspan(best, best + ranks.critical, color="0.92")
+    for line, method in enumerate(methods):
+        colour = COLOURS[0] if str(method).startswith("fedecouple") else "#7F7F7F"
+        ax.plot(ranks.mean[method], -line, "o", color=colour, markersize=7)
+    ax.set_yticks([-line for line in range(len(methods))], methods)
+    ax.set(
+        xlabel=f"mean rank (1 is best); band: within {ranks.critical:.1f} of the best, Nemenyi's critical difference"
+    )
     return fig
 
 

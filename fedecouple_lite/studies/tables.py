@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
+from scipy.stats import friedmanchisquare, studentized_range, ttest_rel
 
-from ..errors import nearest
+from ..errors import nearest, require
 from .experiment import SUMMARY_ROUNDS, Run
 
 # Accuracies of the tables for people, with their headings: a client's model after its last local training, and what it
@@ -238,6 +238,44 @@ def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None, ours: str =
         row |= {"points": lead.mean, "low": lead.low, "high": lead.high, "rank": number_better + 1}
         leads.append(row)
     return pd.DataFrame(leads)
+
+
+class Ranks(NamedTuple):
+    """How methods rank over several cells: each one's mean rank (1 is best), the best first; the p-value of Friedman's
+    test that all rank alike; and Nemenyi's critical difference: two mean ranks that are closer do not differ at 5 %."""
+
+    mean: pd.Series
+    p: float
+    critical: float
+
+
+def mean_ranks(rows: pd.DataFrame, figure: str = "personal") -> Ranks:
+    """Ranks of the methods' means in every (dataset, partition), equal ones sharing theirs (Demsar 2006).
+
+    Cells are taken for independent of each other; those of the same images are not quite. ValueError unless there are
+    two cells and three methods, and every method is in every cell.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"method": ["A", "B", "C"] * 2, "personal": [0.9, 0.8, 0.7, 0.9, 0.6, 0.7]})
+    >>> ranks = mean_ranks(rows.assign(dataset=["x"] * 3 + ["y"] * 3, partition="iid"))
+    >>> ranks.mean.to_dict()
+    {'A': 1.0, 'B': 2.5, 'C': 2.5}
+    >>> print(f"p = {ranks.p:.2f}, critical difference {ranks.critical:.2f}")
+    p = 0.22, critical difference 2.34
+    """
+    means = rows.groupby(["dataset", "partition", "method"], sort=False)[figure].mean().unstack("method")
+    cells, methods = means.shape
+    require(cells >= 2 and methods >= 3, "rows", f"{cells} cells of {methods} methods", "at least 2 cells of 3 methods")
+    for method, column in means.items():
+        if column.isna().any():
+            lacking = ", ".join(f"{dataset}, {partition}" for dataset, partition in column.index[column.isna()])
+            raise ValueError(f"rows lack method={method!r} in {lacking}; every method must be in every cell")
+    ranks = means.rank(axis="columns", ascending=False)
+    test = friedmanchisquare(*(means[method] for method in means))
+    quantile = studentized_range.ppf(0.95, methods, np.inf) / np.sqrt(2)
+    critical = quantile * np.sqrt(methods * (methods + 1) / (6 * cells))
+    return Ranks(ranks.mean().sort_values(kind="stable"), float(test.pvalue), float(critical))
 
 
 def stored_file(name: str) -> Path:
