@@ -86,7 +86,9 @@ def is_of(run: Run, setting: Setting) -> bool:
     """Whether a run is one of this setting, on whatever device."""
     expected = {**OPTIONS[setting.partition], **asdict(setting)}
     for key, value in expected.items():
-        if value is not None and key not in ("device", "backend") and run["setting"].get(key) != value:
+        # Before there was a choice of precision it was float32.
+        of_run = run["setting"].get(key, "float32" if key == "precision" else None)
+        if value is not None and key not in ("device", "backend") and of_run != value:
             return False
     return True
 

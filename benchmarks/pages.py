@@ -12,7 +12,7 @@ from published import PAGE, README, RESULTS
 from fedecouple_lite import make
 from fedecouple_lite.studies.ablation import PARTS, effects, variants
 from fedecouple_lite.studies.convergence import fit_rate, running_mean
-from fedecouple_lite.studies.tables import as_table
+from fedecouple_lite.studies.tables import as_table, paired_lead
 
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 MEANINGS = {
@@ -79,6 +79,30 @@ def gpu() -> str:
     rows = pd.read_csv(RESULTS / "speed" / "gpu.csv", comment="#")
     shown = rows.drop(columns=["device", "share of bare throughput"])
     return markdown(shown)
+
+
+def precision_accuracy() -> str:
+    """Float32's accuracy, and how many points bfloat16's is above it: paired by seed, with the interval."""
+    rows = pd.read_csv(RESULTS / "speed" / "precision_accuracy.csv")
+    shown = pd.DataFrame({"method": list(rows["method"].unique())})
+    for dataset, part in rows.groupby("dataset", sort=False):
+        percent = 100 * part.pivot(index=["method", "seed"], columns="precision", values="personal")
+        exact = []
+        differences = []
+        for method in shown["method"]:
+            of_method = percent.loc[method]
+            exact.append(f"{of_method['float32'].mean():.1f} +- {of_method['float32'].std():.1f}")
+            lead = paired_lead(of_method["bf16"], of_method["float32"])
+            differences.append(f"{lead.mean:+.1f} [{lead.low:+.1f}, {lead.high:+.1f}]")
+        title = {**TITLES, "cifar10": "CIFAR-10"}[str(dataset)]
+        shown[f"{title}, float32"] = exact
+        shown[f"{title}, bf16 above it"] = differences
+    return markdown(shown)
+
+
+def precision_time() -> str:
+    """Seconds of a round in both precisions."""
+    return markdown(pd.read_csv(RESULTS / "speed" / "precision_time.csv", comment="#").drop(columns="repeats"))
 
 
 def over_seeds(rows: pd.DataFrame, by: list[str], figure: str = "personal") -> pd.DataFrame:
@@ -305,6 +329,8 @@ TABLES = {  # by marker
     "convergence": convergence,
     "speed": speed,
     "gpu": gpu,
+    "precision accuracy": precision_accuracy,
+    "precision time": precision_time,
     "participation": participation,
     "dropout": dropout,
     "writers": writers,

@@ -15,6 +15,7 @@ FLOORS = {
         "files",
         "archives",
         "tensors",
+        "precision",
         "models",
         "losses",
         "data",

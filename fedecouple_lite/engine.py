@@ -49,6 +49,7 @@ from .methods import FedAvg
 from .metrics import over_clients
 from .models import DecoupledNet
 from .partition import Federation
+from .precision import check_precision
 from .stacked import CannotStack, predict_stack, stack_phases, stack_rounds
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, nbytes
 
@@ -227,6 +228,7 @@ def check_arguments(
     if net.in_shape != data.in_shape or net.classes < len(data.classes):
         wanted = f"{data.in_shape} and {len(data.classes)} classes"
         raise ValueError(f"net takes images {net.in_shape} and {net.classes} classes; data={data.name!r} has {wanted}")
+    check_precision(net.precision, data.mean)  # images come in the mean's dtype
     if augment is not None:
         known = isinstance(augment, str) and augment in AUGMENTATIONS
         require(known, "augment", augment, f"one of {', '.join(AUGMENTATIONS)}, or None")

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .errors import require
+from .precision import PRECISIONS, products_in
 from .tensors import CLASSIFIER, EXTRACTOR, Tensors, under
 
 
@@ -44,6 +46,7 @@ class DecoupledNet:
         self.extractor = copy.deepcopy(extractor)
         self.classifier = copy.deepcopy(classifier)
         self.in_shape = tuple(in_shape)
+        self.precision = "float32"
         self._start: Tensors = {}
         self.frozen: set[str] = set()
         for part, module in ((EXTRACTOR, self.extractor), (CLASSIFIER, self.classifier)):
@@ -64,6 +67,21 @@ class DecoupledNet:
         self.features_dim = z.shape[1]
         self.classes = logits.shape[1]
         check_each_image_by_itself(self)
+
+    def in_precision(self, precision: str) -> DecoupledNet:
+        """The same net, its extractor computing in this precision, "float32" or "bf16" (see the module `precision`).
+        Weights and features stay float32. ValueError for any other.
+
+        Examples
+        --------
+        >>> net = DecoupledNet(nn.Flatten(), nn.Linear(4, 2), in_shape=(1, 2, 2)).in_precision("bf16")
+        >>> net.features(net.init(0), torch.zeros(3, 1, 2, 2)).dtype
+        torch.float32
+        """
+        require(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
+        net = copy.copy(self)  # it shares its modules, which hold nothing that changes
+        net.precision = precision
+        return net
 
     def is_frozen(self, name: str) -> bool:
         """Whether tensor `name` is a frozen parameter, also of a second set of weights, such as "personal."."""
@@ -86,7 +104,10 @@ class DecoupledNet:
 
     def features(self, tensors: Tensors, x: Tensor, prefix: str = "") -> Tensor:
         """f(theta; x), (B, d). `prefix` chooses a second set of weights, such as "personal."."""
-        return functional_call(self.extractor, under(tensors, prefix + EXTRACTOR), (x,))
+        weights = under(tensors, prefix + EXTRACTOR)
+        with products_in(self.precision, x.device.type):
+            z: Tensor = functional_call(self.extractor, weights, (x,))
+        return z.to(x.dtype)
 
     def classify(self, tensors: Tensors, z: Tensor, prefix: str = "") -> Tensor:
         """g(phi; z): features (B, d) to logits (B, C)."""

@@ -35,6 +35,9 @@ from .models import DecoupledNet
 from .phases import Derive, Loss, Phases, Train
 from .tensors import EXTRACTOR, Tensors, pick
 
+# How far two numbers may be apart that are equal but for rounding, by the precision of the net that computed them.
+TOLERANCE = {"float32": 1e-3, "bf16": 5e-2}
+
 
 class CannotStack(ValueError):
     """This method, or net, does not compute the same in a stack as client by client."""
@@ -109,7 +112,7 @@ def check_predict(method: FedAvg, net: DecoupledNet, client: Tensors, download: 
     with_others, _ = followed_by_others(x, torch.zeros(1, dtype=torch.int64, device=x.device))
     alone = method.predict(net, client, download, x)
     together = method.predict(net, client, download, with_others)
-    if not close(together[:1], alone):
+    if not close(together[:1], alone, net.precision):
         hook = hook_name(method, method.predict)
         raise CannotStack(
             f"backend='vmap' pads images, but {hook} of one image depends on the rest of its batch; use 'threads'"
@@ -316,7 +319,7 @@ class StackOfClients:
         alone = loss_of(self.net, first, download, x, y)
         check_losses(self.method, loss_of, alone, images)
         together = loss_of(self.net, first, download, *followed_by_others(x, y))
-        if not close(together[:images], alone):
+        if not close(together[:images], alone, self.net.precision):
             hook = hook_name(self.method, loss_of)
             raise CannotStack(
                 f"backend='vmap' pads batches, but {hook} of one image depends on the rest of its batch; use 'threads'"
@@ -332,7 +335,7 @@ class StackOfClients:
         padded = torch.cat([valid, valid.new_zeros(len(more_y) - images)])
         alone = phase.compute(self.net, x, y, valid)
         together = phase.compute(self.net, more_x, more_y, padded)
-        if not all(close(together[name], alone[name]) for name in alone):
+        if not all(close(together[name], alone[name], self.net.precision) for name in alone):
             hook = hook_name(self.method, phase.compute)
             raise CannotStack(
                 f"backend='vmap' pads images, and {hook} does not leave out those not valid; use 'threads'"
@@ -364,11 +367,11 @@ def followed_by_others(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    """Equal but for rounding, of which larger batches may do another amount."""
+def close(a: Tensor, b: Tensor, precision: str) -> bool:
+    """Equal but for rounding, of which larger batches may do another amount. precision: of the net that computed it."""
     if a.shape != b.shape:
         return False
-    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-3
+    tolerance = 1e-8 if a.dtype == torch.float64 else TOLERANCE[precision]
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 

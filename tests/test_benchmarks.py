@@ -85,6 +85,7 @@ def test_the_page_has_both_moments_and_both_kinds_of_steps_of_the_medium_presets
 
 def test_rows_on_digits_that_are_measured_alone_keep_the_others_and_say_with_what(tmp_path, monkeypatch, capsys):
     import digits
+    import published
 
     page = tmp_path / "page.md"
     page.write_text("<!-- digits -->\n<!-- /digits -->\n")
@@ -106,7 +107,7 @@ def test_rows_on_digits_that_are_measured_alone_keep_the_others_and_say_with_wha
     about = json.loads((tmp_path / "digits.json").read_text())
     alone = about["measured alone, in the same setting"]["FedRep"]
     assert alone["command"].endswith("digits.py --rows fedrep") and alone["versions"] == {"torch": "9"}
-    assert about["versions"] == json.loads((digits.ROOT / "data/results/digits.json").read_text())["versions"]
+    assert about["versions"] == json.loads((published.ROOT / "data/results/digits.json").read_text())["versions"]
     assert "| FedRep | 50.0 +- 0.0 |" in page.read_text()
     with pytest.raises(SystemExit) as refused:
         digits.main(["--rows", "fedrap"])

@@ -117,6 +117,7 @@ def test_settings():
         "eval_every": 1,
         "augment": None,
         "net": None,
+        "precision": "float32",
         "device": "cpu",
         "backend": "auto",
     }

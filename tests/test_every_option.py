@@ -11,7 +11,7 @@ import pytest
 from helpers import arrays
 from test_cli import call
 
-from fedecouple_lite import METHODS, Federation, __main__, load, make, split
+from fedecouple_lite import METHODS, Federation, __main__, load, make, precision, split
 from fedecouple_lite.hyper import hypers
 from fedecouple_lite.studies import experiment
 from fedecouple_lite.studies.benchmark import PRESETS, command_line_of
@@ -36,6 +36,7 @@ OTHER = {
     "eval_every": (2, {}),
     "augment": ("crop_flip", {"dataset": "colour.npz"}),
     "net": ("small_cnn", {}),
+    "precision": ("bf16", {}),
     "device": ("cpu:0", {}),
     "backend": ("loop", {}),
 }
@@ -58,6 +59,12 @@ OTHER_HYPERS = {
     "coupling": "joint",
     "aggregation": "similarity",
 }
+
+
+@pytest.fixture(autouse=True)
+def fast_at_bf16(monkeypatch):
+    """This processor is, whatever it is: nothing is trained here."""
+    monkeypatch.setattr(precision, "share_of_float32s_time", lambda device_type: 0.5)
 
 
 @pytest.fixture
@@ -137,6 +144,7 @@ def test_every_field_of_a_setting_reaches_the_split_or_the_engine(name, engine_c
     assert engine_call["method"] is method and engine_call["seed"] == 5
     for passed_on in ("rounds", "participation", "backend", "eval_every", "augment"):
         assert engine_call[passed_on] == getattr(setting, passed_on)
+    assert engine_call["net"].precision == setting.precision
     by_hand = split(
         load(setting.dataset),
         setting.clients,

@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "fedecouple_lite"
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = (
     ("errors",),
-    ("archives", "augment", "files", "tensors", "data", "losses", "metrics", "models", "partition"),
+    ("archives", "augment", "files", "tensors", "data", "losses", "metrics", "models", "partition", "precision"),
     ("hyper", "phases"),
     ("methods",),
     ("client",),

@@ -53,7 +53,7 @@ def node_of(context: Context) -> Node:
         part = ClientPart(part.client, part.federation.to(plan.setting.device), part.division)
         folder = Path(str(path)).expanduser().with_suffix(".kept")
     data = part.federation.data
-    net = net_for(data.in_shape, len(data.classes), plan.setting.net)
+    net = net_for(data.in_shape, len(data.classes), plan.setting.net).in_precision(plan.setting.precision)
     return Node(plan, part, net, folder)
 
 

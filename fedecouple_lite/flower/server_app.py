@@ -96,7 +96,7 @@ def run_method(nodes: Nodes, plan: Plan, name: str, method: FedAvg) -> State | N
     setting = plan.setting
     federation = nodes.federation()
     data = federation.data
-    net = net_for(data.in_shape, len(data.classes), setting.net)
+    net = net_for(data.in_shape, len(data.classes), setting.net).in_precision(setting.precision)
     cohort = cohort_size(federation, setting.participation)
     check_arguments(
         net, federation, setting.rounds, plan.seed, setting.participation, setting.eval_every, setting.augment

@@ -121,6 +121,7 @@ class Setting:
     eval_every: int = flag(1, "rounds between evaluations")
     augment: str | None = flag(None, ", ".join(AUGMENTATIONS) + ": random views of colour images in training")
     net: str | None = flag(None, ", ".join(NETS) + " (by image size)")
+    precision: str = flag("float32", "float32, or bf16: extractors compute in bfloat16, where that is faster")
     device: str = flag("cpu", "cpu, cuda, cuda:1, mps")
     backend: str = flag("auto", ", ".join(BACKENDS))
 
@@ -166,7 +167,7 @@ class Setting:
     def build_net(self) -> DecoupledNet:
         """The net named, or the one for the data set's image size."""
         data = load_once(self.dataset)
-        return net_for(data.in_shape, len(data.classes), self.net)
+        return net_for(data.in_shape, len(data.classes), self.net).in_precision(self.precision)
 
 
 def check_device(device: str) -> None:
@@ -257,7 +258,7 @@ def run(
 def prepared(setting: Setting, seed: int) -> tuple[Federation, DecoupledNet]:
     """What `run` trains. ValueError for any field of the setting, or a seed, with which it could not."""
     federation = setting.federation(seed)
-    net = net_once(federation.data, setting.net)
+    net = net_once(federation.data, setting.net).in_precision(setting.precision)
     check_arguments(net, federation, setting.rounds, seed, setting.participation, setting.eval_every, setting.augment)
     backends_for(setting.backend, federation.data)
     return federation, net
