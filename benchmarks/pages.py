@@ -100,11 +100,6 @@ def precision_accuracy() -> str:
     return markdown(shown)
 
 
-def precision_time() -> str:
-    """Seconds of a round in both precisions."""
-    return markdown(pd.read_csv(RESULTS / "speed" / "precision_time.csv", comment="#").drop(columns="repeats"))
-
-
 def over_seeds(rows: pd.DataFrame, by: list[str], figure: str = "personal") -> pd.DataFrame:
     """`figure` in percent, mean +- standard deviation over seeds: a row per method, a column per value of `by`."""
     order = list(rows["method"].unique())
@@ -330,7 +325,6 @@ TABLES = {  # by marker
     "speed": speed,
     "gpu": gpu,
     "precision accuracy": precision_accuracy,
-    "precision time": precision_time,
     "participation": participation,
     "dropout": dropout,
     "writers": writers,

@@ -3,8 +3,8 @@ five seeds; and the seconds of rounds. Half an hour on 2 cores whose processor i
 
     FEDECOUPLE_DATA=folder python benchmarks/precision.py
 
-Writes data/results/speed/precision_accuracy.csv and .json, and precision_time.csv; `python benchmarks/pages.py` makes
-the tables of docs/results.md from them. Interrupted, it goes on where it stopped.
+Writes data/results/speed/precision_accuracy.csv and .json, of which `python benchmarks/pages.py` makes a table of
+docs/results.md, and precision_time.csv. Interrupted, it goes on where it stopped.
 """
 
 import argparse
