@@ -290,7 +290,7 @@ def stored_file(name: str) -> Path:
     >>> rows = pd.read_csv(stored_file("digits.csv"))
     >>> about = json.loads(stored_file("digits.json").read_text())
     >>> print(len(rows), about["command"])
-    360 python benchmarks/digits.py
+    390 python benchmarks/digits.py
     """
     package = Path(str(resources.files("fedecouple_lite")))
     in_package = package / "results"
