@@ -233,7 +233,14 @@ def test_features_chunk_by_chunk_are_the_features(net, few, monkeypatch):
 
 def test_what_differs_by_more_than_rounding_is_not_close():
     one = torch.tensor([1.0, -2.0])
-    for dtype, rounding, difference_ in ((torch.float32, 1e-5, 1e-2), (torch.float64, 1e-10, 1e-6)):
+    cases = (
+        (torch.float32, "float32", 1e-5, 1e-2),
+        (torch.float64, "float32", 1e-10, 1e-6),
+        (torch.float32, "bf16", 1e-2, 0.5),  # of numbers that a net in bfloat16 has computed
+    )
+    for dtype, precision, rounding, difference_ in cases:
         a = one.to(dtype)
-        assert close(a, a + rounding) and not close(a, a + difference_) and not close(a + difference_, a)
-    assert not close(one, one[:1]) and close(one * float("nan"), one * float("nan"))
+        assert close(a, a + rounding, precision)
+        assert not close(a, a + difference_, precision) and not close(a + difference_, a, precision)
+    assert not close(one, one[:1], "float32")
+    assert close(one * float("nan"), one * float("nan"), "float32")
