@@ -7,7 +7,7 @@ the table between the markers in docs/results.md. Interrupted, it goes on where 
     python benchmarks/digits.py
 
 Rows that are new, or whose method has changed, can be measured alone; the file keeps the others, and digits.json says
-which were measured when, and with what:
+which were measured so, and with what:
 
     python benchmarks/digits.py --rows fedecouple,fedecouple_joint
 """

@@ -32,7 +32,7 @@ from fedecouple_lite.errors import nearest
 from fedecouple_lite.partition import OPTIONS
 from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, cells, folder_of_cell, line_of, measure, method_of
 from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, finished_run
-from fedecouple_lite.studies.tables import leaderboard, margins
+from fedecouple_lite.studies.tables import is_fedecouple, leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
 BOTH_MOMENTS = ("medium", "medium_steps")  # presets of which the page has a table of the second moment of evaluation
@@ -85,10 +85,9 @@ def rows_as_measured(name: str, folder: Path) -> pd.DataFrame:
 def is_of(run: Run, setting: Setting) -> bool:
     """Whether a run is one of this setting, on whatever device."""
     expected = {**OPTIONS[setting.partition], **asdict(setting)}
+    of_run = {**asdict(Setting()), **run["setting"]}  # a field that is newer than the run had its default
     for key, value in expected.items():
-        # Before there was a choice of precision it was float32.
-        of_run = run["setting"].get(key, "float32" if key == "precision" else None)
-        if value is not None and key not in ("device", "backend") and of_run != value:
+        if value is not None and key not in ("device", "backend") and of_run.get(key) != value:
             return False
     return True
 
@@ -168,7 +167,7 @@ def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
 def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Strings for people: FedeCouple's lead in every cell of the preset `name`, and its rank, in each of its forms."""
     parts = []
-    for ours in (row for row in PRESETS[name].methods if row.startswith("fedecouple")):
+    for ours in (row for row in PRESETS[name].methods if is_fedecouple(row)):
         of_all = margins(rows, ours=ours)
         shown = pd.DataFrame()
         shown["cell"] = [f"`{name}`: {row.dataset}, {row.partition}" for row in of_all.itertuples()]
@@ -178,7 +177,7 @@ def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
             for row in margins(rows, rivals, ours).itertuples():
                 leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
             shown[f"lead over {title}"] = leads_over
-        number = sum(not row.startswith("fedecouple") for row in PRESETS[name].methods) + 1
+        number = sum(not is_fedecouple(row) for row in PRESETS[name].methods) + 1
         shown["rank"] = [f"{rank} of {number}" for rank in of_all["rank"]]
         parts.append(shown)
     return pd.concat(parts).sort_index(kind="stable")  # cell by cell

@@ -230,54 +230,62 @@ def leads(rows: pd.DataFrame, ours: Sequence[str] = ("fedecouple",), furthest: f
     rival, paired by seed (`tables.margins`), where the cell has that row. rows: as `benchmark.measure` gives them. What
     is further behind than `furthest` points is an arrow at the edge.
     """
-    from ..studies.tables import margins
+    from ..studies.tables import is_fedecouple, margins
 
     cells = list(rows.groupby(["dataset", "partition"], sort=False))
     fig, (ax,) = figure(height=0.55 * len(cells) + 1.2)
     ax.axvline(0, color="0.6", lw=1)
-    for line, (_, cell) in enumerate(cells):
+    handles = {}  # by name: what the legend shows, once for all cells
+    titles = []
+    for line, ((dataset, partition), cell) in enumerate(cells):
+        titles.append(f"{dataset}, {partition}")
         means = 100 * cell.groupby("method")["personal"].mean()
-        rivals = means[[method for method in means.index if not str(method).startswith("fedecouple")]]
-        behind = rivals - rivals.max()
-        near = behind[behind >= -furthest]
-        beyond = int((behind < -furthest).sum())
-        ax.plot(near, np.full(len(near), -line), "o", color="#7F7F7F", alpha=0.6, markersize=4.5)
-        if beyond:
-            ax.plot(-furthest, -line, "<", color="#7F7F7F", markersize=6)
-            ax.annotate(str(beyond), (-furthest, -line), (0, 6), textcoords="offset points", fontsize=7, ha="center")
+        rivals = means[[method for method in means.index if not is_fedecouple(method)]]
+        _draw_rivals(ax, -line, (rivals - rivals.max()).to_numpy(), furthest)
         in_cell = [name for name in ours if name in means.index]
         for i, name in enumerate(in_cell):
-            lead = margins(cell, ours=name).iloc[0]
             height = -line + 0.15 * (len(in_cell) - 1 - 2 * i)  # one above the other, around the line
-            ax.plot(
-                [max(lead["low"], -furthest), lead["high"]], [height, height], color=COLOURS[ours.index(name)], lw=2
-            )
-            at = max(lead["points"], -furthest)
-            ax.plot(at, height, **style(ours.index(name)), ls="", markersize=6, label=name)
-    ax.set_yticks([-line for line in range(len(cells))], [", ".join(map(str, cell)) for cell, _ in cells])
-    ax.set(
-        xlabel="points above the best rival; bars: 95 % interval of the lead, paired by seed",
-        xlim=(-furthest - 1, None),
-    )
-    by_name = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # each once
-    fig.legend(by_name.values(), by_name.keys(), loc="outside upper center", ncols=len(ours), frameon=False)
+            lead = margins(cell, ours=name).iloc[0]
+            ends = np.array([lead["low"], lead["points"], lead["high"]])
+            low, points, high = ends.clip(min=-furthest)
+            own = style(list(ours).index(name))
+            ax.plot([low, high], [height, height], color=own["color"], lw=2)
+            (handles[name],) = ax.plot(points, height, **own, ls="", markersize=6, label=name)
+    ax.set_yticks([-line for line in range(len(cells))], titles)
+    ax.set_xlim(left=-furthest - 1)
+    ax.set_xlabel("points above the best rival; bars: paired 95 % intervals")
+    fig.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(ours), frameon=False)
     return fig
+
+
+def _draw_rivals(ax: Axes, height: float, behind: np.ndarray, furthest: float) -> None:
+    """Grey dots at this height, behind (R,) points; for all that are beyond `furthest` one arrow, and their number."""
+    grey = "#7F7F7F"
+    near = behind[behind >= -furthest]
+    ax.plot(near, np.full(len(near), height), "o", color=grey, alpha=0.6, markersize=4.5)
+    beyond = len(behind) - len(near)
+    if beyond:
+        edge = (-furthest, height)
+        ax.plot(*edge, "<", color=grey, markersize=6)
+        above = (0, 6)  # printer's points
+        ax.annotate(str(beyond), edge, above, textcoords="offset points", ha="center", fontsize=7)
 
 
 def rank_dots(ranks: Ranks) -> Figure:
     """Mean ranks over a benchmark's cells (`tables.mean_ranks`), the best on top. Those in the grey band do not differ
     from the best at 5 % (Nemenyi)."""
+    from ..studies.tables import is_fedecouple
+
     methods = list(ranks.mean.index)
     best = float(ranks.mean.iloc[0])
     fig, (ax,) = figure(height=0.3 * len(methods) + 1.0)
     ax.axvspan(best, best + ranks.critical, color="0.92")
     for line, method in enumerate(methods):
-        colour = COLOURS[0] if str(method).startswith("fedecouple") else "#7F7F7F"
+        colour = COLOURS[0] if is_fedecouple(method) else "#7F7F7F"
         ax.plot(ranks.mean[method], -line, "o", color=colour, markersize=7)
     ax.set_yticks([-line for line in range(len(methods))], methods)
-    ax.set(
-        xlabel=f"mean rank (1 is best); band: within {ranks.critical:.1f} of the best, Nemenyi's critical difference"
-    )
+    band = f"within {ranks.critical:.1f} of the best, Nemenyi's critical difference"
+    ax.set_xlabel(f"mean rank (1 is best); band: {band}")
     return fig
 
 

@@ -18,7 +18,7 @@ from ..client import ClientResult, client_round, first_not_finite
 from ..defence import protect
 from ..engine import TRAIN, AtHand, Hits, Pool, client_of, hits_of_client, local_data, start
 from ..methods import FedAvg
-from ..models import DecoupledNet, net_for
+from ..models import DecoupledNet
 from ..tensors import Tensors
 from .memory import recall, remember
 from .messages import Order, Told, hits_content, order_from, problem_content, result_content, tensors_of, told_content
@@ -52,8 +52,7 @@ def node_of(context: Context) -> Node:
         part = read_part(Path(str(path)).expanduser())
         part = ClientPart(part.client, part.federation.to(plan.setting.device), part.division)
         folder = Path(str(path)).expanduser().with_suffix(".kept")
-    data = part.federation.data
-    net = net_for(data.in_shape, len(data.classes), plan.setting.net).in_precision(plan.setting.precision)
+    net = plan.setting.net_of(part.federation.data)
     return Node(plan, part, net, folder)
 
 

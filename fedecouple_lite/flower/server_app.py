@@ -42,7 +42,7 @@ from ..engine import (
 from ..faults import Outcome, after_training, arrived, before_training, check_faults, check_outcomes, kept, report
 from ..files import check_writable, write_whole
 from ..methods import FedAvg
-from ..models import DecoupledNet, net_for
+from ..models import DecoupledNet
 from ..partition import Federation
 from ..studies.experiment import as_json, digest_of
 from ..studies.fingerprints import code_digest, library_digest
@@ -95,8 +95,7 @@ def run_method(nodes: Nodes, plan: Plan, name: str, method: FedAvg) -> State | N
     NAME.state.safetensors, which holds the server's tensors (`checkpoint.load_state`). None where it had finished."""
     setting = plan.setting
     federation = nodes.federation()
-    data = federation.data
-    net = net_for(data.in_shape, len(data.classes), setting.net).in_precision(setting.precision)
+    net = setting.net_of(federation.data)
     cohort = cohort_size(federation, setting.participation)
     check_arguments(
         net, federation, setting.rounds, plan.seed, setting.participation, setting.eval_every, setting.augment

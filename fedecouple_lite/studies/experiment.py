@@ -166,7 +166,10 @@ class Setting:
 
     def build_net(self) -> DecoupledNet:
         """The net named, or the one for the data set's image size."""
-        data = load_once(self.dataset)
+        return self.net_of(load_once(self.dataset))
+
+    def net_of(self, data: Dataset) -> DecoupledNet:
+        """The net named, or the one for the size of these images, computing in the setting's precision."""
         return net_for(data.in_shape, len(data.classes), self.net).in_precision(self.precision)
 
 

@@ -204,6 +204,17 @@ def leaderboard(rows: pd.DataFrame, figure: str = "personal") -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def is_fedecouple(row: str) -> bool:
+    """Whether a benchmark's row is FedeCouple, in whatever coupling.
+
+    Examples
+    --------
+    >>> is_fedecouple("fedecouple_joint"), is_fedecouple("fedrep")
+    (True, False)
+    """
+    return row.startswith("fedecouple")
+
+
 def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None, ours: str = "fedecouple") -> pd.DataFrame:
     """Per (dataset, partition): FedeCouple's mean lead in personal accuracy over the best of `rivals` (None: all
     others), in points, paired by seed, with its 95 % t-interval (NaN for one seed), that rival, and FedeCouple's rank
@@ -222,7 +233,7 @@ def margins(rows: pd.DataFrame, rivals: Sequence[str] | None = None, ours: str =
      digits       iid fedrep     2.0 -10.7  14.7     1
     """
     methods = set(rows["method"])
-    others = {method for method in methods if not method.startswith("fedecouple")}
+    others = {method for method in methods if not is_fedecouple(method)}
     if ours not in methods or not methods & set(rivals or others):
         raise ValueError(f"rows hold {sorted(methods)}; ours={ours!r} and one of rivals={rivals} are needed")
     leads = []
