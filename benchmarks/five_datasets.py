@@ -143,7 +143,8 @@ def tuning_rows(name: str, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(folder.rglob("tuning/*.json")):
         run = json.loads(path.read_text())
-        if run["setting"]["rounds"] == PRESETS[name].tuning_rounds:  # not one of a shorter call
+        rounds = PRESETS[name].rounds_of_a_trial(run["setting"]["dataset"])
+        if run["setting"]["rounds"] == rounds:  # not one of a shorter call
             rows.append(tuning_row(run))
     return rows
 

@@ -435,12 +435,15 @@ def benchmark(
     folder = out / preset
     check_writable(folder / "table.csv")
     progress = Progress()
+    now = chosen.datasets[0]  # the data set that is being run
     with progress_bar(length(chosen)) as bar:
 
         def on_round(label: str, seed: int, state: State | None) -> None:
-            bar.update(progress.rounds_since((label, seed), state, length_of(chosen, label)))
+            bar.update(progress.rounds_since((label, seed), state, length_of(chosen, now, label)))
 
         def on_cell(dataset: str, partition: str, problem: str) -> None:
+            nonlocal now
+            now = dataset
             bar.set_description(f"{dataset}, {partition}", refresh=False)
             if problem:
                 bar.write(f"{dataset}, {partition}: not run. {problem}", file=sys.stderr)
@@ -462,6 +465,7 @@ def changed_preset(
     setting = replace(preset.setting, device=device)
     if rounds is not None:
         setting = replace(setting, rounds=rounds)
+        preset = replace(preset, other_rounds={})
     preset = replace(preset, setting=setting)
     if seeds is not None:
         preset = replace(preset, seeds=seeds)

@@ -24,6 +24,7 @@ from fedecouple_lite.studies.benchmark import (
     command_line_of,
     fixed_of,
     length,
+    length_of,
     measure,
 )
 from fedecouple_lite.studies.experiment import Setting, steps_per_batch
@@ -170,6 +171,7 @@ REFUSED = {
     "seeds=0 must be a whole number >= 1": {"seeds": 0},
     "trials=0 must be": {"trials": 0},
     "tuning_rounds=0 must be": {"tuning_rounds": 0},
+    r"other_rounds\['digits'\]=0 must be": {"other_rounds": {"digits": 0}},
     "common='epoch' means nothing to any of .*; did you mean 'epochs'": {"common": {"epoch": 2}},
     "epochs=-1 of FedPer must be": {"common": {"epochs": -1}},
     "test_share=0 and .* leave nobody a test image": {"setting": replace(TINY.setting, test_share=0)},
@@ -230,7 +232,18 @@ def test_a_cell_is_tuned_on_seed_0_whatever_seeds_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark, "tune", watch)
     measure(TINY, tmp_path)
-    assert asked == [(0, TINY.trials, TINY.rounds_of_a_trial(), list(TINY.common), None)] * len(TINY.methods)
+    assert asked == [(0, TINY.trials, TINY.tuning_rounds, list(TINY.common), None)] * len(TINY.methods)
+
+
+def test_a_data_set_may_have_a_number_of_rounds_of_its_own(tmp_path):
+    preset = replace(TINY, methods=("local",), seeds=1, tuning_rounds=3, other_rounds={"digits": 1, "mnist": 5})
+    (cell,) = cells(preset)
+    assert cell[2].rounds == 1
+    assert [preset.rounds_of_a_trial(dataset) for dataset in ("digits", "mnist", "emnist")] == [1, 3, 2]
+    assert [length_of(preset, "mnist", label) for label in ("local", "tuning local")] == [5, 3]
+    seen = []
+    measure(preset, tmp_path, lambda label, seed, state: seen.append(length_of(preset, "digits", label)))
+    assert sum(seen) == len(seen) == length(preset) == 2 * 1 + 1
 
 
 def test_a_variant_is_a_row_of_its_own_whose_command_makes_it(tmp_path):

@@ -284,13 +284,15 @@ def test_presets():
     for name, preset in PRESETS.items():
         of_setting = {f.name: getattr(preset.setting, f.name) for f in fields(Setting)}
         changed = {key: value for key, value in of_setting.items() if value != getattr(Setting(), key)}
-        about = (preset.datasets, preset.partitions, preset.seeds, preset.trials, preset.rounds_of_a_trial())
+        about = (preset.datasets, preset.partitions, preset.seeds, preset.trials, preset.tuning_rounds)
         found[name] = (*about, changed, preset.common)
         of_medium = (*METHODS, "fedecouple_phases", "fedecouple_joint")
-        strongest = ("fedavg_ft", "fedbabu", "fedrep", "fedpac", "fedecouple", *of_medium[-2:])
+        strongest = ("fedavg_ft", "fedbabu", "fedpac", "fedecouple", *of_medium[-2:])
         rows = {"medium": of_medium, "medium_steps": strongest}
         assert preset.methods == rows.get(name, tuple(METHODS))
         assert preset.budget == (5 if name == "medium_steps" else None)
+        of_grey_sets = {"mnist": 20, "fashion_mnist": 20, "emnist": 20}
+        assert preset.other_rounds == (of_grey_sets if name in rows else {})
     sets = ("mnist", "fashion_mnist", "emnist", "cifar10", "cifar100")
     split = {"test_share": 1 / 3, "keep_test": True}
     small = {"rounds": 40, "per_client": 90} | split
@@ -298,7 +300,7 @@ def test_presets():
     two = (skews[0], skews[2])
     paper = {"rounds": 200, "per_client": 900} | split
     assert found == {
-        "laptop": (("digits",), skews, 3, 1, 8, {"rounds": 8}, {}),
+        "laptop": (("digits",), skews, 3, 1, 10, {"rounds": 8}, {}),
         "small": (sets[:2], skews[:1], 3, 3, 10, small, {"epochs": 2, "batch_size": 20}),
         "medium": (sets, two, 3, 4, 12, medium, {"epochs": 2, "batch_size": 20}),
         "medium_steps": (sets, two, 3, 4, 12, medium, {"batch_size": 20}),

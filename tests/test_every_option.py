@@ -14,7 +14,7 @@ from test_cli import call
 from fedecouple_lite import METHODS, Federation, __main__, load, make, precision, split
 from fedecouple_lite.hyper import hypers
 from fedecouple_lite.studies import experiment
-from fedecouple_lite.studies.benchmark import PRESETS, command_line_of
+from fedecouple_lite.studies.benchmark import PRESETS, cells, command_line_of
 from fedecouple_lite.studies.experiment import Setting, digest, run
 
 # For each field of Setting a value other than its default, and what else it needs to mean something.
@@ -275,6 +275,9 @@ def test_the_options_of_the_benchmark_reach_it(monkeypatch, tmp_path):
     small = PRESETS["small"]
     changed = replace(small.setting, rounds=4, device="cpu:0")
     assert given == replace(small, datasets=("mnist", "digits"), methods=("fedper", "local"), seeds=2, setting=changed)
+    call("benchmark", "--preset", "medium", "--rounds", 4, "--out", tmp_path)
+    (given, _) = seen.pop()
+    assert {setting.rounds for _, _, setting in cells(given)} == {4}  # of the grey sets, too
 
 
 def test_the_options_of_the_demo_reach_it(monkeypatch, tmp_path):
