@@ -8,7 +8,8 @@ folder. "laptop" takes minutes, "small" about an hour on 2 cores:
     FEDECOUPLE_DATA=folder python benchmarks/five_datasets.py small
 
 With --as-measured nothing is run: what is published are the finished runs in that folder, of the cells that have all of
-theirs, wherever they were made (benchmarks/side_by_side.py makes many at once):
+theirs, wherever they were made (benchmarks/side_by_side.py makes many at once); and PRESET-curves.csv, what they had
+reached and had cost at every evaluation:
 
     python benchmarks/five_datasets.py medium --as-measured
 """
@@ -32,7 +33,7 @@ from fedecouple_lite.errors import nearest
 from fedecouple_lite.partition import OPTIONS
 from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, cells, folder_of_cell, line_of, measure, method_of
 from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, finished_run
-from fedecouple_lite.studies.tables import is_fedecouple, leaderboard, margins
+from fedecouple_lite.studies.tables import costs_so_far, is_fedecouple, leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
 BOTH_MOMENTS = ("medium", "medium_steps")  # presets of which the page has a table of the second moment of evaluation
@@ -45,41 +46,65 @@ def publish(name: str, as_measured: bool) -> None:
     TABLES.mkdir(parents=True, exist_ok=True)
     rows = rows_as_measured(name, folder / "runs") if as_measured else measure_with_bar(name, folder / "runs")
     rows.to_csv(TABLES / f"{name}.csv", index=False)
+    if as_measured:
+        curves_as_measured(name, folder / "runs").to_csv(TABLES / f"{name}-curves.csv", index=False)
     trials = tuning_rows(name, folder)
     if trials:
         pd.DataFrame(trials).to_csv(TABLES / f"{name}-tuning.csv", index=False)
     write_about(TABLES / f"{name}.json", about(name, folder / "runs"))
 
 
+Place = tuple[int, int]  # of a run in its cell: the number of its row, and its seed
+
+
 def rows_as_measured(name: str, folder: Path) -> pd.DataFrame:
     """The table of the preset `name` from the finished runs in `folder`, made by whatever version on whatever machine:
-    of the cells that are complete. The others are named, with how many of their runs there are.
+    of the cells that are complete."""
+    parts = []
+    for dataset, partition, setting, runs in complete_cells(name, folder):
+        cell = pd.concat([line_as_measured(runs[place], setting) for place in sorted(runs)])
+        cell.insert(0, "dataset", dataset)
+        cell.insert(1, "partition", partition)
+        parts.append(cell)
+    return pd.concat(parts, ignore_index=True)
 
-    ValueError where two runs would be the same line of the table.
+
+def curves_as_measured(name: str, folder: Path) -> pd.DataFrame:
+    """What the same runs had reached, and had cost, at every evaluation: `costs_so_far`, cell by cell."""
+    parts = []
+    for dataset, partition, _, runs in complete_cells(name, folder):
+        cell = costs_so_far([runs[place] for place in sorted(runs)])
+        cell.insert(0, "dataset", dataset)
+        cell.insert(1, "partition", partition)
+        parts.append(cell)
+    return pd.concat(parts, ignore_index=True).round(6)
+
+
+def complete_cells(name: str, folder: Path) -> list[tuple[str, str, Setting, dict[Place, Run]]]:
+    """The preset's cells of which all runs have been made. The others are named, with how many of theirs there are.
+
+    ValueError where two runs would be the same line of the table, or no cell is complete.
     """
     preset = PRESETS[name]
-    parts = []
+    complete = []
     for dataset, partition, setting in cells(preset):
-        lines = {}
+        runs: dict[Place, Run] = {}
         for path in sorted((folder / folder_of_cell(dataset, partition)).glob("*.json")):
             run = finished_run(path)
             if run is None or not is_of(run, setting) or run["label"] not in preset.methods:
                 continue
             place = (preset.methods.index(run["label"]), run["seed"])
-            if place in lines:
+            if place in runs:
                 raise ValueError(f"folder={str(folder)!r} has two runs of {dataset}, {partition}, {path.name[:-22]}")
-            lines[place] = line_as_measured(run, setting)
+            runs[place] = run
         wanted = len(preset.methods) * preset.seeds
-        if len(lines) < wanted:
-            print(f"{name}: {dataset}, {partition}: left out, {len(lines)} of {wanted} runs have been made")
-            continue
-        cell = pd.concat([lines[place] for place in sorted(lines)])
-        cell.insert(0, "dataset", dataset)
-        cell.insert(1, "partition", partition)
-        parts.append(cell)
-    if not parts:
+        if len(runs) == wanted:
+            complete.append((dataset, partition, setting, runs))
+        else:
+            print(f"{name}: {dataset}, {partition}: left out, {len(runs)} of {wanted} runs have been made")
+    if not complete:
         raise ValueError(f"folder={str(folder)!r} has no cell of {name} of which all runs have been made")
-    return pd.concat(parts, ignore_index=True)
+    return complete
 
 
 def is_of(run: Run, setting: Setting) -> bool:

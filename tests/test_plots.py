@@ -11,7 +11,7 @@ from fedecouple_lite.engine import start
 from fedecouple_lite.metrics import centre_distances
 from fedecouple_lite.partition import unevenness
 from fedecouple_lite.studies.features import embed, feature_space, space_scores
-from fedecouple_lite.studies.tables import margins, mean_ranks, table
+from fedecouple_lite.studies.tables import costs_so_far, margins, mean_ranks, table
 
 IMAGE = 16  # the size of an image's dot in a feature map; stars have another
 
@@ -196,6 +196,23 @@ def test_rank_dots_have_the_band_of_those_that_are_not_told_from_the_best():
     coloured = [line for line in ax.lines if line.get_color() == plots.COLOURS[0]]
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert len(coloured) == 1 and names[-int(coloured[0].get_ydata()[0])] == "fedecouple"
+
+
+def test_curves_against_costs_have_a_marker_where_a_method_first_reaches_the_target():
+    costs = {"steps": 10, "predict_steps": 5, "upload_bytes": 2e6, "download_bytes": 0}
+    runs = [result("A", 0, [0.2, 0.75, 0.8]), result("B", 0, [0.1, 0.1, 0.1])]
+    for run in runs:
+        for record in run["records"]:
+            record.update(costs)
+    fig = plots.against_costs(costs_so_far(runs), share=1.0)
+    left, right = fig.axes
+    target, line, reached, of_b, nowhere = left.lines
+    assert target.get_ydata()[0] == pytest.approx(100 * (0.2 + 0.75 + 0.8) / 3)  # the best method's last rounds
+    assert list(line.get_xdata()) == [15, 25, 35] and line.get_ydata() == pytest.approx([20, 75, 80])
+    assert (list(reached.get_xdata()), list(reached.get_ydata())) == ([25], [75])
+    assert list(of_b.get_ydata()) == pytest.approx([10] * 3) and len(nowhere.get_xdata()) == 0
+    assert list(right.lines[1].get_xdata()) == [2, 4, 6]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["A", "B"]
 
 
 def test_dots_are_sorted_with_a_t_interval():

@@ -15,6 +15,8 @@ from fedecouple_lite.studies.tables import (
     as_table,
     as_text,
     chosen,
+    costs_so_far,
+    first_to_reach,
     leaderboard,
     margins,
     mean_ranks,
@@ -281,6 +283,37 @@ def test_ranks_need_two_cells_three_methods_and_every_method_in_every_cell():
         mean_ranks(whole[whole["method"] != "C"])
     with pytest.raises(ValueError, match="rows lack method='B' in set 1, iid"):
         mean_ranks(whole[(whole["method"] != "B") | (whole["dataset"] != "set 1")])
+
+
+def evaluated(label, seed, accuracies, steps, predict_steps=0, megabytes=1.0):
+    """A run that was evaluated in rounds 2, 5, 6, ...: each round has these costs."""
+    records = []
+    for place, accuracy in enumerate(accuracies):
+        costs = {"steps": steps, "predict_steps": predict_steps, "upload_bytes": megabytes * 1e6, "download_bytes": 0}
+        rounds = 2 if place == 0 else 4 + place
+        records.append({"round": rounds, "personal": accuracy, "personal_received": accuracy / 2} | costs)
+    return {"label": label, "seed": seed, "records": records}
+
+
+def test_costs_so_far_count_every_round_and_the_steps_of_one_prediction():
+    runs = [evaluated("A", 0, [0.2, 0.4, 0.6], 10, predict_steps=7), evaluated("A", 1, [0.4, 0.8, 0.6], 10, 7)]
+    curves = costs_so_far([*runs, evaluated("B", 0, [0.5], 3, megabytes=0.25)])
+    of_a = curves[curves["method"] == "A"]
+    assert of_a["round"].tolist() == [2, 5, 6] and of_a["steps"].tolist() == [2 * 10 + 7, 5 * 10 + 7, 6 * 10 + 7]
+    assert of_a["personal"].tolist() == pytest.approx([0.3, 0.6, 0.6])
+    assert of_a["personal_received"].tolist() == pytest.approx([0.15, 0.3, 0.3])
+    assert curves["megabytes"].tolist() == pytest.approx([2, 5, 6, 0.5])
+
+
+def test_who_reaches_a_share_of_the_best_and_what_it_took():
+    slow = evaluated("slow", 0, [0.1, 0.2, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9], 10)
+    quick = evaluated("quick", 0, [0.85, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 50)  # its best round is not its end
+    reached = first_to_reach(costs_so_far([slow, quick]), share=0.8)
+    assert reached.attrs["target"] == pytest.approx(0.8 * 0.9)
+    assert reached.loc["slow"].tolist() == [7, 70, 7] and reached.loc["quick"].tolist() == [2, 100, 2]
+    assert np.isnan(first_to_reach(costs_so_far([slow, quick]), share=1).loc["quick", "steps"])
+    with pytest.raises(ValueError, match="share=0 must be > 0 and <= 1"):
+        first_to_reach(costs_so_far([slow]), share=0)
 
 
 def test_hyper_parameters_stand_in_the_order_of_the_table():

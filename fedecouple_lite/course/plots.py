@@ -289,6 +289,33 @@ def rank_dots(ranks: Ranks) -> Figure:
     return fig
 
 
+def against_costs(curves: pd.DataFrame, metric: str = "personal", share: float = 0.9) -> Figure:
+    """Accuracy against what it took, gradient steps on the left and megabytes on the right, a line per method; the
+    dashed line is `share` of the best method's accuracy at the end (`tables.first_to_reach`), and a method's marker
+    where it gets there first.
+
+    curves: `tables.costs_so_far` of one cell's runs.
+    """
+    from ..studies.tables import first_to_reach
+
+    reached = first_to_reach(curves, share, metric)
+    fig, axes = figure(columns=2, width=9.6, height=4.2, sharey=True)
+    for ax, cost in zip(axes, ("steps", "megabytes"), strict=True):
+        target = 100 * reached.attrs["target"]
+        ax.axhline(target, color="0.6", lw=1, ls="--")
+        for i, (method, of_method) in enumerate(curves.groupby("method", sort=False)):
+            own = style(i)
+            ax.plot(of_method[cost], 100 * of_method[metric], color=own["color"], lw=1.3)
+            there = of_method[of_method["round"] == reached.loc[method, "round"]]  # one point, or none
+            ax.plot(there[cost], 100 * there[metric], **own, markersize=7, label=method)
+    axes[0].set_xlabel("gradient steps of all clients so far")
+    axes[1].set_xlabel("megabytes to and from one client so far")
+    axes[0].set_ylabel(f"{_in_words(metric)} (%)")
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+    return fig
+
+
 def client_bars(results: Sequence[Mapping[str, Any]], seed: int = 0) -> Figure:
     """Each client's personal accuracy after the last round of one seed, sorted by the first method's. ValueError for a
     seed that was not run."""

@@ -289,6 +289,72 @@ def mean_ranks(rows: pd.DataFrame, figure: str = "personal") -> Ranks:
     return Ranks(ranks.mean().sort_values(kind="stable"), float(test.pvalue), float(critical))
 
 
+def costs_so_far(results: Sequence[Run]) -> pd.DataFrame:
+    """One row per (method, evaluated round), means over seeds: the accuracies, and what it took to get there. steps:
+    gradient steps of all clients in all rounds so far, and those that this one prediction took; megabytes: sent by one
+    client and to it so far.
+
+    The costs of a round stand for those of the rounds since the evaluation before, which have no record.
+
+    Examples
+    --------
+    >>> costs = {"steps": 10, "predict_steps": 1, "upload_bytes": 2e6, "download_bytes": 1e6}
+    >>> records = [{"round": t, "personal": t / 8, "personal_received": 0.5, **costs} for t in (2, 4)]
+    >>> print(costs_so_far([{"label": "FedRep", "seed": 0, "records": records}]).to_string(index=False))
+    method  round  steps  megabytes  personal  personal_received
+    FedRep      2   21.0        6.0      0.25                0.5
+    FedRep      4   41.0       12.0      0.50                0.5
+    """
+    rows = []
+    for run in results:
+        steps = megabytes = before = 0
+        for record in run["records"]:
+            rounds = record["round"] - before
+            before = record["round"]
+            steps += rounds * record["steps"]
+            megabytes += rounds * (record["upload_bytes"] + record["download_bytes"]) / 1e6
+            row = {"method": run["label"], "round": record["round"], "steps": steps + record["predict_steps"]}
+            row |= {"megabytes": megabytes, "personal": record["personal"]}
+            row["personal_received"] = record["personal_received"]
+            rows.append(row)
+    return pd.DataFrame(rows).groupby(["method", "round"], sort=False).mean().reset_index()
+
+
+def first_to_reach(curves: pd.DataFrame, share: float = 0.9, figure: str = "personal") -> pd.DataFrame:
+    """From `costs_so_far`'s rows of one cell: per method the first evaluated round in which its mean accuracy is
+    `share` of the best method's at the end, and what it took by then, NaN for a method that never gets there; the
+    target is in the attribute attrs["target"].
+
+    The best method's accuracy at the end is its mean over the last five evaluated rounds, the highest of all methods'.
+
+    Examples
+    --------
+    >>> curves = pd.DataFrame({"method": ["A", "A", "B", "B"], "round": [1, 2] * 2, "personal": [0.5, 0.7, 0.3, 0.4]})
+    >>> curves["steps"], curves["megabytes"] = [10, 20, 10, 20], [0.1, 0.2, 0.1, 0.2]
+    >>> reached = first_to_reach(curves, share=0.8)
+    >>> print(f"{reached.attrs['target']:.2f}")
+    0.48
+    >>> print(reached)
+            round  steps  megabytes
+    method
+    A         1.0   10.0        0.1
+    B         NaN    NaN        NaN
+    """
+    require(0 < share <= 1, "share", share, "> 0 and <= 1")
+    best = -np.inf
+    for _, of_method in curves.groupby("method"):
+        best = max(best, of_method[figure].tail(SUMMARY_ROUNDS).mean())
+    target = share * best
+    costs = ["round", "steps", "megabytes"]
+    reached = {}
+    for method, of_method in curves.groupby("method", sort=False):
+        there = of_method[of_method[figure] >= target]
+        reached[method] = there[costs].iloc[0] if len(there) else pd.Series(np.nan, index=costs)
+    shown = pd.DataFrame(reached).T.astype(float).rename_axis("method")
+    shown.attrs["target"] = target
+    return shown
+
+
 def stored_file(name: str) -> Path:
     """The file of a table that was measured once for everybody, or of what is known about it: settings, versions and
     the command that makes it again.
