@@ -12,7 +12,7 @@ from published import PAGE, README, RESULTS
 from fedecouple_lite import make
 from fedecouple_lite.studies.ablation import PARTS, effects, variants
 from fedecouple_lite.studies.convergence import fit_rate, running_mean
-from fedecouple_lite.studies.tables import as_table, paired_lead
+from fedecouple_lite.studies.tables import as_table, first_to_reach, is_fedecouple, paired_lead
 
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 MEANINGS = {
@@ -98,6 +98,50 @@ def precision_accuracy() -> str:
         shown[f"{title}, float32"] = exact
         shown[f"{title}, bf16 above it"] = differences
     return markdown(shown)
+
+
+def fine_tuning() -> str:
+    """Each method of `laptop` as it predicts, by both moments, and after the same fine-tuning of its classifier. FedAvg
+    + fine-tuning is FedAvg's last column; what FedBABU receives is without the fine-tuning of its own."""
+    stored = pd.read_csv(RESULTS / "benchmark" / "laptop.csv")
+    tuned = pd.read_csv(RESULTS / "benchmark" / "laptop-fine_tuned.csv")
+    methods = [method for method in stored["method"].unique() if method != "fedavg_ft"]
+    titles = []
+    columns = []
+    for partition in stored["partition"].unique():
+        of_cell = stored[stored["partition"] == partition].groupby("method")
+        of_tuned = 100 * tuned[tuned["partition"] == partition].groupby("method")["personal"].mean()
+        received = 100 * of_cell["personal_received"].mean()
+        received["fedbabu"] = of_tuned["fedbabu, not fine-tuned"]
+        trained = 100 * of_cell["personal"].mean()
+        titles += [f"{partition}: received", "trained", "fine-tuned"]
+        columns += [received[methods], trained[methods], of_tuned[methods]]
+    shown = pd.concat(columns, axis="columns").map("{:.1f}".format)
+    shown.columns = pd.Index(titles)
+    return markdown(shown.rename_axis("method").reset_index())
+
+
+def reached() -> str:
+    """In every cell of `medium`: who is first at 90 % of the best accuracy, by gradient steps and by bytes, and what
+    FedeCouple's quickest coupling takes."""
+    curves = pd.read_csv(RESULTS / "benchmark" / "medium-curves.csv")
+    lines = []
+    for (dataset, partition), of_cell in curves.groupby(["dataset", "partition"], sort=False):
+        took = first_to_reach(of_cell)
+        took = took[took["megabytes"] > 0].dropna()  # Local sends nothing: it is no rival there
+        ours = took[[is_fedecouple(str(row)) for row in took.index]]
+        line = {"cell": f"{dataset}, {partition}", "90 % of the best": f"{100 * took.attrs['target']:.1f} %"}
+        for cost, unit in {"steps": "steps", "megabytes": "MB"}.items():
+            line[f"first in {cost}"] = in_words(took, cost, unit)
+            line[f"FedeCouple, {cost}"] = in_words(ours, cost, unit) if len(ours) else "not reached"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+
+def in_words(took: pd.DataFrame, cost: str, unit: str) -> str:
+    """The row that took least, and how much."""
+    first = took[cost].idxmin()
+    return f"{first}: {took.loc[first, cost]:,.0f} {unit}"
 
 
 def over_seeds(rows: pd.DataFrame, by: list[str], figure: str = "personal") -> pd.DataFrame:
@@ -324,6 +368,8 @@ TABLES = {  # by marker
     "convergence": convergence,
     "speed": speed,
     "gpu": gpu,
+    "reached": reached,
+    "fine tuning": fine_tuning,
     "precision accuracy": precision_accuracy,
     "participation": participation,
     "dropout": dropout,
