@@ -1,8 +1,12 @@
-"""How fast the engine is, as ratios to a bare training loop in the same run. `make bench`; ten minutes on 2 cores.
+"""How fast the engine is, as ratios to a bare training loop in the same run. `make bench`; a quarter of an hour on 2
+cores.
 
-Four tables, each printed and written to data/results/speed/: (a) the engine's backends against benchmarks/bare.py;
-(b) clients per second and memory against the number of clients; (c) the fixed cost of a step; (d) start-up. Pixels are
-random: time does not depend on them. Times are medians.
+Five tables, each printed and written to data/results/speed/: (a) the engine's backends against benchmarks/bare.py;
+(b) clients per second and memory against the number of clients; (c) the fixed cost of a step; (d) start-up; (e) what
+share of the arithmetic that this machine can do is done. Pixels are random: time does not depend on them. Times are
+medians.
+
+    python benchmarks/speed.py --only peak,clients
 """
 
 import argparse
@@ -16,6 +20,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +31,12 @@ import pandas as pd
 import torch
 from published import RESULTS
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedecouple_lite import Dataset, DecoupledNet, Federation, from_arrays, load, make, net_for, rounds, split
 from fedecouple_lite.client import LocalData, client_round
 from fedecouple_lite.engine import TRAIN, State, local_data
+from fedecouple_lite.errors import require
 from fedecouple_lite.methods import FedAvg
 from fedecouple_lite.tensors import nbytes
 
@@ -154,21 +162,29 @@ def compare_backends(name: str, method: FedAvg, federation: Federation, times: i
 # --- (b) the number of clients ---
 
 
+CLIENTS = (10, 100, 1000, 10_000)
+PARTICIPATION = (0.01, 0.1, 1.0)
+
+
 def number_of_clients() -> None:
-    """Seconds and memory of a round of FedeCouple, on 20,000 small images, by the number of clients."""
+    """Seconds and memory of a round of FedeCouple, on 20,000 images of the digits' size, by the number of clients and
+    the share of them that takes part; where that is one client at least."""
     data = images(8, 1, 20_000)
     net = net_for(data.in_shape, 10)
     rows = []
-    for clients, participation in ((10, 1.0), (100, 1.0), (1000, 0.1), (1000, 1.0)):
+    for clients, participation in product(CLIENTS, PARTICIPATION):
+        cohort = round(participation * clients)
+        if cohort == 0:
+            continue
         federation = split(data, clients, "iid")
         *_, state = rounds(make("fedecouple"), net, federation, rounds=4, participation=participation, eval_every=1)
         seconds = statistics.median(record["seconds"] for record in state.records[1:])
-        cohort = max(1, round(participation * clients))
         row: Row = {"clients": clients, "participation": participation, "round s": round(seconds, 2)}
         row["clients / s"] = round(cohort / seconds)
         row["clients' state MB"] = round(bytes_of_clients(state) / 1e6)
         row["images MB"] = round(data.x.numel() / 1e6, 1)
         row["peak memory MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        print(row, flush=True)
         rows.append(row)
     report("number_of_clients", rows)
 
@@ -232,16 +248,72 @@ def start_up(repeats: int = 5) -> None:
     report("start_up", rows)
 
 
-def main(repeats: int) -> None:
-    """All four tables."""
+# --- (e) the machine's arithmetic ---
+
+SIDE = 2048  # of the matrices whose product is the machine's best
+
+
+def peak() -> float:
+    """Billions of float32 operations a second that this machine does when it multiplies large matrices: the best of
+    five."""
+    left, right = torch.rand(2, SIDE, SIDE)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(left, right)
+        times.append(time.perf_counter() - began)
+    return 2 * SIDE**3 / min(times) / 1e9
+
+
+def operations_of_a_step(net: DecoupledNet, batch_size: int) -> int:
+    """Float32 operations of one gradient step: a multiplication and an addition are two."""
+    weights = {name: tensor.requires_grad_() for name, tensor in net.init(0).items()}
+    x = torch.rand(batch_size, *net.in_shape)
+    with FlopCounterMode(display=False) as counter:
+        net.logits(weights, x).sum().backward()
+    return counter.get_total_flops()
+
+
+def share_of_peak(repeats: int) -> None:
+    """How much of it a round of FedAvg reaches, for three nets and every backend."""
+    settings = {"small_cnn": (8, 1, 16), "cnn28": (28, 1, 50), "cnn32": (32, 3, 50)}  # size, channels, batch size
+    best = peak()
+    rows = []
+    for title, (size, channels, batch_size) in settings.items():
+        federation = split(images(size, channels, 20 * 610), 20, "iid", test_share=1 / 61)
+        net = net_for(federation.data.in_shape, 10, title)
+        method = make("fedavg", lr=0.02, epochs=1, batch_size=batch_size)
+        steps = 20 * 600 // batch_size
+        operations = steps * operations_of_a_step(net, batch_size)
+        row: Row = {"net": title, "batch size": batch_size, "peak GFLOP/s": round(best)}
+        for backend in BACKENDS:
+            seconds = statistics.median(seconds_of_rounds(method, net, federation, backend, repeats))
+            row[f"{backend} GFLOP/s"] = round(operations / seconds / 1e9)
+            row[f"{backend} / peak"] = round(operations / seconds / 1e9 / best, 2)
+        rows.append(row | {"repeats": repeats})
+    report("share_of_peak", rows)
+
+
+def main(only: Sequence[str] | None, repeats: int) -> None:
+    """The tables named."""
     print(machine())
-    start_up()
-    cost_of_a_step()
-    number_of_clients()
-    against_the_bare_loop(repeats)
+    tables = {
+        "start": start_up,
+        "step": cost_of_a_step,
+        "clients": number_of_clients,
+        "peak": partial(share_of_peak, repeats),
+        "bare": partial(against_the_bare_loop, repeats),
+    }
+    chosen = tables if only is None else only
+    for name in chosen:
+        require(name in tables, "only", name, f"of {', '.join(tables)}")
+    for name in chosen:
+        tables[name]()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="of the ratios to the bare loop")
-    main(parser.parse_args().repeats)
+    parser.add_argument("--only", type=lambda text: text.split(","), help="of start,step,clients,peak,bare; all")
+    parser.add_argument("--repeats", type=int, default=3, help="of the shares of the peak, and of the bare loop's time")
+    given = parser.parse_args()
+    main(given.only, given.repeats)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from helpers import same
+from torch import nn
 
-from fedecouple_lite import client_round, make
+from fedecouple_lite import DecoupledNet, client_round, make, rounds
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +84,29 @@ def test_the_page_has_both_moments_and_both_kinds_of_steps_of_the_medium_presets
     assert shown.loc["fedecouple"].tolist() == ["320", "0", "25.0 (2)"]
 
 
+def test_the_same_fine_tuning_changes_what_predicts_and_nothing_that_trains(net, federation):
+    """FedAvg with it is FedAvg + fine-tuning; the models of every method after training are those without it."""
+    import fine_tuning
+
+    def trained(method):
+        *_, state = rounds(method, net, federation, rounds=2)
+        return state
+
+    common = {"epochs": 1, "batch_size": 8}
+    usual = make("fedavg_ft", fine_tune_epochs=fine_tuning.EPOCHS, fine_tune_lr=fine_tuning.STEP_SIZE, **common)
+    of_fedavg = trained(fine_tuning.with_fine_tuning(make("fedavg", **common))).records[-1]
+    expected = trained(usual).records[-1]
+    assert of_fedavg["accuracies"] == expected["accuracies"]
+    assert of_fedavg["predict_steps"] == expected["predict_steps"] > 0
+    for name in ("ditto", "fedrod", "fedbabu", "fedecouple"):
+        method = make(name, **common)
+        plain, tuned = trained(method), trained(fine_tuning.with_fine_tuning(method))
+        for one, other in zip(plain.clients, tuned.clients, strict=True):
+            assert same(one, other), name
+        assert plain.records[-1]["loss"] == tuned.records[-1]["loss"]
+        assert tuned.records[-1]["predict_steps"] == expected["predict_steps"], name
+
+
 def test_rows_on_digits_that_are_measured_alone_keep_the_others_and_say_with_what(tmp_path, monkeypatch, capsys):
     import digits
     import published
@@ -112,3 +136,20 @@ def test_rows_on_digits_that_are_measured_alone_keep_the_others_and_say_with_wha
     with pytest.raises(SystemExit) as refused:
         digits.main(["--rows", "fedrap"])
     assert refused.value.code == 2 and "did you mean" in capsys.readouterr().err
+
+
+def test_operations_of_a_step_are_those_counted_by_hand():
+    import speed
+
+    net = DecoupledNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), nn.Linear(4, 10), (1, 8, 8))
+    forward = 2 * 7 * (64 * 4 + 4 * 10)  # seven images; a multiplication and an addition are two
+    to_weights = forward
+    to_features = 2 * 7 * 4 * 10  # nobody asks for the gradient of the images
+    assert speed.operations_of_a_step(net, batch_size=7) == forward + to_weights + to_features
+
+
+def test_a_table_of_speed_that_there_is_not_is_refused():
+    import speed
+
+    with pytest.raises(ValueError, match="only='peek' must be of start, step, clients, peak, bare"):
+        speed.main(["clients", "peek"], repeats=1)
