@@ -32,7 +32,7 @@ from fedecouple_lite.engine import State
 from fedecouple_lite.errors import nearest
 from fedecouple_lite.partition import OPTIONS
 from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, cells, folder_of_cell, line_of, measure, method_of
-from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, finished_run
+from fedecouple_lite.studies.experiment import Run, Setting, finished_run, score_of_trial
 from fedecouple_lite.studies.tables import costs_so_far, is_fedecouple, leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
@@ -175,17 +175,16 @@ def tuning_rows(name: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
-    """One trial: what was tried, and the validation accuracy (mean of the last five rounds) that judged it."""
+    """One trial: what was tried, and the validation accuracy that judged it."""
     values = dict(run["method"])
     method = values.pop("name")
-    last_rounds = [record["personal"] for record in run["records"][-SUMMARY_ROUNDS:]]
     return {
         "dataset": run["setting"]["dataset"],
         "partition": run["setting"]["partition"],
         "alpha": run["setting"].get("alpha"),
         "method": method,
         "finished": run["finished"],
-        "validation": sum(last_rounds) / len(last_rounds),
+        "validation": score_of_trial(run["records"]),
         "hyperparameters": json.dumps(values),
     }
 

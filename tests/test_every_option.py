@@ -323,14 +323,18 @@ def test_equal_steps_are_the_most_epochs_within_the_budget(name, steps):
                 experiment.at_equal_steps(method, budget)
 
 
-def test_tuning_judges_by_the_mean_of_the_last_five_rounds_on_validation_images(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("rounds", "judged"), [(6, 2), (8, 2), (15, 5), (40, 5)])
+def test_tuning_judges_by_the_last_five_rounds_or_the_last_third_on_validation_images(
+    rounds, judged, monkeypatch, tmp_path
+):
     """Each candidate gets a made-up run: the first has the best round, another the best end, a third diverges."""
     tried = []
+    before = rounds - judged
     courses = [
-        [0.99, 0.5, 0.5, 0.5, 0.5, 0.5],  # best round, and the best mean over all rounds
-        [0.0, 0.52, 0.52, 0.52, 0.52, 0.52],  # the best mean of the last five
+        [0.99] * before + [0.5] * judged,  # the best round, and the best mean over all rounds
+        [0.0] * before + [0.52] * judged,  # the best mean of those that count
         None,  # diverges
-        [0.3, 0.4, 0.4, 0.4, 0.4, 0.9],  # the best last round; mean of five 0.5
+        [0.9] * before + [0.1] * (judged - 1) + [0.9],  # the best last round
     ]
 
     def made_up(setting, method, seed, folder, on_round, label):
