@@ -30,9 +30,19 @@ from tqdm import tqdm
 from fedecouple_lite import make
 from fedecouple_lite.engine import State
 from fedecouple_lite.errors import nearest
+from fedecouple_lite.methods import METHODS
 from fedecouple_lite.partition import OPTIONS
-from fedecouple_lite.studies.benchmark import BASELINES, PRESETS, cells, folder_of_cell, line_of, measure, method_of
-from fedecouple_lite.studies.experiment import Run, Setting, finished_run, score_of_trial
+from fedecouple_lite.studies.benchmark import (
+    BASELINES,
+    PRESETS,
+    VARIANTS,
+    cells,
+    folder_of_cell,
+    line_of,
+    measure,
+    method_of,
+)
+from fedecouple_lite.studies.experiment import SUMMARY_ROUNDS, Run, Setting, finished_run, score_of_trial
 from fedecouple_lite.studies.tables import costs_so_far, is_fedecouple, leaderboard, margins
 
 TABLES = RESULTS / "benchmark"
@@ -175,18 +185,31 @@ def tuning_rows(name: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
-    """One trial: what was tried, and the validation accuracy that judged it."""
+    """One trial: what was tried, the validation accuracy that judged it, and its mean over the last five evaluated
+    rounds, which would be another judge (benchmarks/short_trials.py)."""
     values = dict(run["method"])
     method = values.pop("name")
+    last_rounds = [record["personal"] for record in run["records"][-SUMMARY_ROUNDS:]]
     return {
         "dataset": run["setting"]["dataset"],
         "partition": run["setting"]["partition"],
         "alpha": run["setting"].get("alpha"),
         "method": method,
+        "row": row_of(method, values),
         "finished": run["finished"],
         "validation": score_of_trial(run["records"]),
+        "validation_of_five": sum(last_rounds) / len(last_rounds),
         "hyperparameters": json.dumps(values),
     }
+
+
+def row_of(method: str, values: dict[str, Any]) -> str:
+    """The table's row that a run is of, by its method's class and its hyper-parameters: a variant's, where it has those
+    that make it one."""
+    for row, (name, of_row) in VARIANTS.items():
+        if METHODS[name].__name__ == method and of_row.items() <= values.items():
+            return row
+    return next(name for name, kind in METHODS.items() if kind.__name__ == method)
 
 
 def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:

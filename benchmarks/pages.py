@@ -4,6 +4,7 @@ docs/results.md, and the demo's in README.md.
 python benchmarks/pages.py
 """
 
+import json
 import re
 
 import pandas as pd
@@ -142,6 +143,26 @@ def in_words(took: pd.DataFrame, cost: str, unit: str) -> str:
     """The row that took least, and how much."""
     first = took[cost].idxmin()
     return f"{first}: {took.loc[first, cost]:,.0f} {unit}"
+
+
+def short_trials() -> str:
+    """Rows of `medium` for which a trial's last third and its last five evaluated rounds choose differently: accuracy
+    of the runs that each of them leads to."""
+    chosen = pd.read_csv(RESULTS / "benchmark" / "medium.csv")
+    others = pd.read_csv(RESULTS / "benchmark" / "short_trials.csv")
+    lines = []
+    for (dataset, partition, method), of_other in others.groupby(["dataset", "partition", "method"], sort=False):
+        of_cell = chosen[(chosen["dataset"] == dataset) & (chosen["partition"] == partition)]
+        of_chosen = of_cell[of_cell["method"] == method]
+        by_seed = [100 * rows.set_index("seed")["personal"] for rows in (of_chosen, of_other)]
+        line = {"cell": f"{dataset}, {partition}", "row": method}
+        for title, rows, percent in zip(("last third", "last five"), (of_chosen, of_other), by_seed, strict=True):
+            lr = json.loads(rows["hyperparameters"].iloc[0])["lr"]
+            line[f"judged by its {title}"] = f"{percent.mean():.1f} +- {percent.std():.1f} (lr {lr:g})"
+        lead = paired_lead(*by_seed)
+        line["points more"] = f"{lead.mean:+.1f} [{lead.low:+.1f}, {lead.high:+.1f}]"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
 
 
 def over_seeds(rows: pd.DataFrame, by: list[str], figure: str = "personal") -> pd.DataFrame:
@@ -369,6 +390,7 @@ TABLES = {  # by marker
     "speed": speed,
     "gpu": gpu,
     "reached": reached,
+    "short trials": short_trials,
     "fine tuning": fine_tuning,
     "precision accuracy": precision_accuracy,
     "participation": participation,

@@ -153,3 +153,19 @@ def test_a_table_of_speed_that_there_is_not_is_refused():
 
     with pytest.raises(ValueError, match="only='peek' must be of start, step, clients, peak, bare"):
         speed.main(["clients", "peek"], repeats=1)
+
+
+def test_another_judge_of_trials_is_another_choice_only_where_it_prefers_one_that_ours_does_not():
+    import short_trials
+
+    rows = {"row": ["fedrep"] * 2 + ["ditto"] * 2 + ["local"] * 2, "hyperparameters": list("abcdef")}
+    rows |= {"validation": [0.5, 0.6, 0.7, 0.7, 0.4, 0.3], "validation_of_five": [0.6, 0.5, 0.6, 0.7, 0.4, 0.3]}
+    assert short_trials.other_choices(pd.DataFrame(rows)) == {"fedrep": "a"}
+
+
+def test_a_trial_is_of_the_row_whose_hyper_parameters_it_has():
+    import five_datasets
+
+    assert five_datasets.row_of("FedRep", {"lr": 0.1}) == "fedrep"
+    couplings = [five_datasets.row_of("FedeCouple", {"coupling": c}) for c in ("alternate", "phases", "joint")]
+    assert couplings == ["fedecouple", "fedecouple_phases", "fedecouple_joint"]
