@@ -82,6 +82,37 @@ def gpu() -> str:
     return markdown(shown)
 
 
+def share_of_peak() -> str:
+    """Billions of operations a second that a round reaches, and what share that is of the machine's best."""
+    rows = pd.read_csv(RESULTS / "speed" / "share_of_peak.csv", comment="#")
+    shown = rows[["net", "batch size"]].copy()
+    for backend in ("loop", "threads", "vmap"):
+        shown[backend] = rows[f"{backend} GFLOP/s"].astype(str) + rows[f"{backend} / peak"].map(" ({:.0%})".format)
+    return markdown(shown)
+
+
+def number_of_clients() -> str:
+    """Seconds of a round, and memory, by the number of clients and how many take part."""
+    rows = pd.read_csv(RESULTS / "speed" / "number_of_clients.csv", comment="#")
+    rows["participation"] = rows["participation"].map("{:.0%}".format)
+    seconds = rows.pivot(index="clients", columns="participation", values="round s")
+    shown = pd.DataFrame({"clients": [f"{clients:,}" for clients in seconds.index]})
+    for share in rows["participation"].unique():
+        shown[f"{share} take part, s a round"] = seconds[share].map("{:.2f}".format).replace("nan", "-").to_numpy()
+    memory = rows.groupby("clients")[["clients' state MB", "peak memory MB"]].max()
+    for title in memory:
+        shown[title] = memory[title].map("{:,.0f}".format).to_numpy()
+    return markdown(shown)
+
+
+def precision_time() -> str:
+    """A round in bfloat16 as a share of its time in float32."""
+    rows = pd.read_csv(RESULTS / "speed" / "precision_time.csv", comment="#")
+    shown = rows.pivot(index=["net", "method", "backend"], columns="batch size", values="bf16 / float32")
+    shown.columns = pd.Index([f"batches of {size}" for size in shown.columns])
+    return markdown(shown.map("{:.2f}".format).reset_index())
+
+
 def precision_accuracy() -> str:
     """Float32's accuracy, and how many points bfloat16's is above it: paired by seed, with the interval."""
     rows = pd.read_csv(RESULTS / "speed" / "precision_accuracy.csv")
@@ -392,7 +423,10 @@ TABLES = {  # by marker
     "reached": reached,
     "short trials": short_trials,
     "fine tuning": fine_tuning,
+    "share of peak": share_of_peak,
+    "number of clients": number_of_clients,
     "precision accuracy": precision_accuracy,
+    "precision time": precision_time,
     "participation": participation,
     "dropout": dropout,
     "writers": writers,

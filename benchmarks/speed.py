@@ -6,7 +6,7 @@ Five tables, each printed and written to data/results/speed/: (a) the engine's b
 share of the arithmetic that this machine can do is done. Pixels are random: time does not depend on them. Times are
 medians.
 
-    python benchmarks/speed.py --only peak,clients
+    python benchmarks/speed.py --only peak
 """
 
 import argparse
