@@ -303,11 +303,12 @@ def against_costs(curves: pd.DataFrame, metric: str = "personal", share: float =
     for ax, cost in zip(axes, ("steps", "megabytes"), strict=True):
         target = 100 * reached.attrs["target"]
         ax.axhline(target, color="0.6", lw=1, ls="--")
-        for i, (method, of_method) in enumerate(curves.groupby("method", sort=False)):
+        for i, (method, first_round) in enumerate(reached["round"].items()):
             own = style(i)
+            of_method = curves[curves["method"] == method]
             ax.plot(of_method[cost], 100 * of_method[metric], color=own["color"], lw=1.3)
-            there = of_method[of_method["round"] == reached.loc[method, "round"]]  # one point, or none
-            ax.plot(there[cost], 100 * there[metric], **own, markersize=7, label=method)
+            there = of_method[of_method["round"] == first_round]  # one point, or none
+            ax.plot(there[cost], 100 * there[metric], **own, markersize=7, label=str(method))
     axes[0].set_xlabel("gradient steps of all clients so far")
     axes[1].set_xlabel("megabytes to and from one client so far")
     axes[0].set_ylabel(f"{_in_words(metric)} (%)")
