@@ -1,17 +1,14 @@
-"""What is the method, and what is the fine-tuning? Every row of a benchmark's table trained once more with its own
-hyper-parameters, and then predicting after the same fine-tuning of its classifier, whatever the method itself would do
-to predict. Minutes for "laptop":
+"""What is the method, and what is the fine-tuning? Every row of the benchmark's preset `laptop` (digits, nothing tuned)
+trained once more with its own hyper-parameters, and then predicting after the same fine-tuning of its classifier,
+whatever the method itself would do to predict. Some minutes:
 
-    python benchmarks/fine_tuning.py laptop
+    python benchmarks/fine_tuning.py
 
-Writes data/results/benchmark/PRESET-fine_tuned.csv and .json, of which `python benchmarks/pages.py` makes a table of
+Writes data/results/benchmark/laptop-fine_tuned.csv and .json, of which `python benchmarks/pages.py` makes a table of
 docs/results.md, beside the accuracies of the preset itself. Interrupted, it goes on where it stopped.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -35,8 +32,9 @@ from fedecouple_lite.studies.tables import table
 from fedecouple_lite.tensors import CLASSIFIER, Tensors
 
 TABLES = RESULTS / "benchmark"
+OUR_RUNS = RUNS / "fine_tuning" / "laptop"
 EPOCHS, STEP_SIZE = 5, 0.01  # of the fine-tuning, FedBABU's defaults
-PLAIN = "fedbabu, not fine-tuned"  # the one row that no preset has
+PLAIN = "fedbabu, not fine-tuned"  # the one row that the preset does not have
 # Its row predicts after fine-tuning already: with the same one it is FedAvg's.
 LEFT_OUT = ("fedavg_ft",)
 
@@ -65,7 +63,7 @@ def with_fine_tuning(method: FedAvg) -> FedAvg:
 
 
 def chosen_methods(of_cell: pd.DataFrame) -> dict[str, FedAvg]:
-    """The cell's rows by name, with the hyper-parameters that tuning chose: those of seed 0's run."""
+    """The cell's rows by name, with their hyper-parameters, which are those of all seeds: nothing was tuned."""
     of_seed = of_cell[of_cell["seed"] == 0].set_index("method")["hyperparameters"]
     methods = {}
     for row, values in of_seed.items():
@@ -91,32 +89,21 @@ def measured(setting: Setting, of_cell: pd.DataFrame, folder: Path) -> pd.DataFr
         return table(compare(setting, methods, seeds, folder, on_round)).drop(columns="seconds")
 
 
-def main(words: Sequence[str]) -> None:
-    """Measure the cells that are asked for, and write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset", choices=("laptop", "small", "medium"))
-    parser.add_argument("--datasets", help="comma-separated; all that the preset's table has")
-    parser.add_argument("--partitions", help="comma-separated; all that the preset's table has")
-    given = parser.parse_args(words)
-    stored = pd.read_csv(TABLES / f"{given.preset}.csv")
-    datasets = given.datasets.split(",") if given.datasets else stored["dataset"].unique()
-    partitions = given.partitions.split(",") if given.partitions else stored["partition"].unique()
-    of_preset = RUNS / "fine_tuning" / given.preset
+def main() -> None:
+    """Measure all cells, and write the files."""
+    stored = pd.read_csv(TABLES / "laptop.csv")
     parts = []
-    for dataset, partition, setting in cells(PRESETS[given.preset]):
+    for dataset, partition, setting in cells(PRESETS["laptop"]):
         of_cell = stored[(stored["dataset"] == dataset) & (stored["partition"] == partition)]
-        if dataset in datasets and partition in partitions and not of_cell.empty:
-            rows = measured(setting, of_cell, of_preset / folder_of_cell(dataset, partition))
-            rows.insert(0, "dataset", dataset)
-            rows.insert(1, "partition", partition)
-            parts.append(rows)
-    if not parts:
-        parser.error(f"{given.preset}.csv has no cell of datasets={given.datasets!r}, partitions={given.partitions!r}")
-    pd.concat(parts).round(6).to_csv(TABLES / f"{given.preset}-fine_tuned.csv", index=False)
-    about = {"command": "python benchmarks/fine_tuning.py " + " ".join(words), "epochs": EPOCHS, "step size": STEP_SIZE}
-    about["settings and hyper-parameters"] = f"those of {given.preset}.csv"
-    write_about(TABLES / f"{given.preset}-fine_tuned.json", about | where_made(of_preset))
+        rows = measured(setting, of_cell, OUR_RUNS / folder_of_cell(dataset, partition))
+        rows.insert(0, "dataset", dataset)
+        rows.insert(1, "partition", partition)
+        parts.append(rows)
+    pd.concat(parts).round(6).to_csv(TABLES / "laptop-fine_tuned.csv", index=False)
+    about = {"command": "python benchmarks/fine_tuning.py", "epochs": EPOCHS, "step size": STEP_SIZE}
+    about["settings and hyper-parameters"] = "those of laptop.csv"
+    write_about(TABLES / "laptop-fine_tuned.json", about | where_made(OUR_RUNS))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -54,10 +54,15 @@ def publish(name: str, as_measured: bool) -> None:
     """Run `name` (or read it back) and write its files. as_measured: publish the runs there are, and run nothing."""
     folder = RUNS / "benchmark" / name
     TABLES.mkdir(parents=True, exist_ok=True)
-    rows = rows_as_measured(name, folder / "runs") if as_measured else measure_with_bar(name, folder / "runs")
-    rows.to_csv(TABLES / f"{name}.csv", index=False)
+    of_curves = TABLES / f"{name}-curves.csv"
     if as_measured:
-        curves_as_measured(name, folder / "runs").to_csv(TABLES / f"{name}-curves.csv", index=False)
+        complete = complete_cells(name, folder / "runs")
+        rows = rows_as_measured(complete)
+        curves_as_measured(complete).to_csv(of_curves, index=False)
+    else:
+        rows = measure_with_bar(name, folder / "runs")
+        of_curves.unlink(missing_ok=True)  # they are of the runs that were published before
+    rows.to_csv(TABLES / f"{name}.csv", index=False)
     trials = tuning_rows(name, folder)
     if trials:
         pd.DataFrame(trials).to_csv(TABLES / f"{name}-tuning.csv", index=False)
@@ -65,13 +70,13 @@ def publish(name: str, as_measured: bool) -> None:
 
 
 Place = tuple[int, int]  # of a run in its cell: the number of its row, and its seed
+Cell = tuple[str, str, Setting, dict[Place, Run]]  # data set, partition, setting, runs
 
 
-def rows_as_measured(name: str, folder: Path) -> pd.DataFrame:
-    """The table of the preset `name` from the finished runs in `folder`, made by whatever version on whatever machine:
-    of the cells that are complete."""
+def rows_as_measured(complete: Sequence[Cell]) -> pd.DataFrame:
+    """The table of these cells, whose runs were made by whatever version on whatever machine."""
     parts = []
-    for dataset, partition, setting, runs in complete_cells(name, folder):
+    for dataset, partition, setting, runs in complete:
         cell = pd.concat([line_as_measured(runs[place], setting) for place in sorted(runs)])
         cell.insert(0, "dataset", dataset)
         cell.insert(1, "partition", partition)
@@ -79,10 +84,10 @@ def rows_as_measured(name: str, folder: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def curves_as_measured(name: str, folder: Path) -> pd.DataFrame:
+def curves_as_measured(complete: Sequence[Cell]) -> pd.DataFrame:
     """What the same runs had reached, and had cost, at every evaluation: `costs_so_far`, cell by cell."""
     parts = []
-    for dataset, partition, _, runs in complete_cells(name, folder):
+    for dataset, partition, _, runs in complete:
         cell = costs_so_far([runs[place] for place in sorted(runs)])
         cell.insert(0, "dataset", dataset)
         cell.insert(1, "partition", partition)
@@ -90,8 +95,9 @@ def curves_as_measured(name: str, folder: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).round(6)
 
 
-def complete_cells(name: str, folder: Path) -> list[tuple[str, str, Setting, dict[Place, Run]]]:
-    """The preset's cells of which all runs have been made. The others are named, with how many of theirs there are.
+def complete_cells(name: str, folder: Path) -> list[Cell]:
+    """The cells of the preset `name` of which all runs in `folder` have been made. The others are named, with how many
+    of theirs there are.
 
     ValueError where two runs would be the same line of the table, or no cell is complete.
     """
@@ -153,6 +159,7 @@ def about(name: str, folder: Path) -> dict[str, Any]:
     return {
         "command": f"python -m fedecouple_lite benchmark --preset {name}",
         "preset": asdict(PRESETS[name]),
+        "trials judged by": "their last five evaluated rounds, at most their last third",
         **where_made(folder),
     }
 
@@ -179,14 +186,15 @@ def tuning_rows(name: str, folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob("tuning/*.json")):
         run = json.loads(path.read_text())
         rounds = PRESETS[name].rounds_of_a_trial(run["setting"]["dataset"])
-        if run["setting"]["rounds"] == rounds:  # not one of a shorter call
+        of_this_preset = run["setting"]["rounds"] == rounds  # not of a shorter call
+        if of_this_preset and run["records"]:
             rows.append(tuning_row(run))
     return rows
 
 
 def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
-    """One trial: what was tried, the validation accuracy that judged it, and its mean over the last five evaluated
-    rounds, which would be another judge (benchmarks/short_trials.py)."""
+    """One trial: what was tried, and its validation accuracy: last_third judges it (`score_of_trial`), last_five, the
+    mean over five evaluated rounds, would be another judge (benchmarks/short_trials.py)."""
     values = dict(run["method"])
     method = values.pop("name")
     last_rounds = [record["personal"] for record in run["records"][-SUMMARY_ROUNDS:]]
@@ -197,8 +205,8 @@ def tuning_row(run: dict[str, Any]) -> dict[str, Any]:
         "method": method,
         "row": row_of(method, values),
         "finished": run["finished"],
-        "validation": score_of_trial(run["records"]),
-        "validation_of_five": sum(last_rounds) / len(last_rounds),
+        "last_third": score_of_trial(run["records"]),
+        "last_five": sum(last_rounds) / len(last_rounds),
         "hyperparameters": json.dumps(values),
     }
 

@@ -26,9 +26,9 @@ def other_choices(of_cell: pd.DataFrame) -> dict[str, str]:
     others than those chosen. of_cell: the cell's finished trials."""
     others = {}
     for row, trials in of_cell.groupby("row", sort=False):
-        chosen = trials.loc[trials["validation"].idxmax()]
-        other = trials.loc[trials["validation_of_five"].idxmax()]
-        if other["validation"] < chosen["validation"]:  # equal ones are no other choice
+        chosen = trials.loc[trials["last_third"].idxmax()]
+        other = trials.loc[trials["last_five"].idxmax()]
+        if other["last_third"] < chosen["last_third"]:  # equal ones are no other choice
             others[str(row)] = other["hyperparameters"]
     return others
 

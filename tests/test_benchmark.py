@@ -171,6 +171,7 @@ REFUSED = {
     "seeds=0 must be a whole number >= 1": {"seeds": 0},
     "trials=0 must be": {"trials": 0},
     "tuning_rounds=0 must be": {"tuning_rounds": 0},
+    "other_rounds='digitz' is unknown; did you mean 'digits'": {"other_rounds": {"digitz": 20}},
     r"other_rounds\['digits'\]=0 must be": {"other_rounds": {"digits": 0}},
     "common='epoch' means nothing to any of .*; did you mean 'epochs'": {"common": {"epoch": 2}},
     "epochs=-1 of FedPer must be": {"common": {"epochs": -1}},

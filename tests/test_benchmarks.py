@@ -159,7 +159,7 @@ def test_another_judge_of_trials_is_another_choice_only_where_it_prefers_one_tha
     import short_trials
 
     rows = {"row": ["fedrep"] * 2 + ["ditto"] * 2 + ["local"] * 2, "hyperparameters": list("abcdef")}
-    rows |= {"validation": [0.5, 0.6, 0.7, 0.7, 0.4, 0.3], "validation_of_five": [0.6, 0.5, 0.6, 0.7, 0.4, 0.3]}
+    rows |= {"last_third": [0.5, 0.6, 0.7, 0.7, 0.4, 0.3], "last_five": [0.6, 0.5, 0.6, 0.7, 0.4, 0.3]}
     assert short_trials.other_choices(pd.DataFrame(rows)) == {"fedrep": "a"}
 
 
@@ -169,3 +169,12 @@ def test_a_trial_is_of_the_row_whose_hyper_parameters_it_has():
     assert five_datasets.row_of("FedRep", {"lr": 0.1}) == "fedrep"
     couplings = [five_datasets.row_of("FedeCouple", {"coupling": c}) for c in ("alternate", "phases", "joint")]
     assert couplings == ["fedecouple", "fedecouple_phases", "fedecouple_joint"]
+
+
+def test_who_is_first_is_said_with_its_cost_or_that_nobody_gets_there():
+    import pages
+
+    took = pd.DataFrame({"steps": [2000.0, 1500.4], "megabytes": [0.17, 3.0]}, index=["fedrep", "ditto"])
+    assert pages.in_words(took, "steps", "steps") == "ditto: 1,500 steps"
+    assert pages.in_words(took, "megabytes", "MB") == "fedrep: 0.2 MB"
+    assert pages.in_words(took[:0], "steps", "steps") == "not reached"

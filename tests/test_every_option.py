@@ -13,7 +13,7 @@ from test_cli import call
 
 from fedecouple_lite import METHODS, Federation, __main__, load, make, precision, split
 from fedecouple_lite.hyper import hypers
-from fedecouple_lite.studies import experiment
+from fedecouple_lite.studies import benchmark, experiment
 from fedecouple_lite.studies.benchmark import PRESETS, cells, command_line_of
 from fedecouple_lite.studies.experiment import Setting, digest, run
 
@@ -278,6 +278,25 @@ def test_the_options_of_the_benchmark_reach_it(monkeypatch, tmp_path):
     call("benchmark", "--preset", "medium", "--rounds", 4, "--out", tmp_path)
     (given, _) = seen.pop()
     assert {setting.rounds for _, _, setting in cells(given)} == {4}  # of the grey sets, too
+
+
+def test_the_benchmarks_bar_counts_the_rounds_of_the_data_set_that_is_run(monkeypatch, tmp_path):
+    counted = []
+
+    def two_cells(preset, folder, on_round, on_cell):
+        for dataset in ("mnist", "cifar10"):
+            on_cell(dataset, "s = 20 %", "")
+            on_round("local", 0, None)
+        raise Called
+
+    def note(preset, dataset, label):
+        counted.append((dataset, benchmark.length_of(preset, dataset, label)))
+        return counted[-1][1]
+
+    monkeypatch.setattr(__main__, "measure", two_cells)
+    monkeypatch.setattr(__main__, "length_of", note)
+    call("benchmark", "--preset", "medium", "--out", tmp_path)
+    assert counted == [("mnist", 20), ("cifar10", 40)]
 
 
 def test_the_options_of_the_demo_reach_it(monkeypatch, tmp_path):

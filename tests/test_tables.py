@@ -316,6 +316,21 @@ def test_who_reaches_a_share_of_the_best_and_what_it_took():
         first_to_reach(costs_so_far([slow]), share=0)
 
 
+def test_costs_and_curves_that_mean_nothing_are_refused():
+    run = evaluated("A", 0, [0.2, 0.4], 10)
+    with pytest.raises(ValueError, match=r"results=\[\] must be one run at least"):
+        costs_so_far([])
+    with pytest.raises(ValueError, match=r"results\['A'\]=\[\] must be a run that has records"):
+        costs_so_far([{**run, "records": []}])
+    with pytest.raises(ValueError, match=r"results\['A'\]=\[2\] must be evaluated in rounds \[2, 5\]"):
+        costs_so_far([run, evaluated("A", 1, [0.2], 10)])
+    curves = costs_so_far([run])
+    with pytest.raises(ValueError, match="curves='0 rows' must be rows of one cell"):
+        first_to_reach(curves[:0])
+    with pytest.raises(ValueError, match="a method's round more than once"):
+        first_to_reach(pd.concat([curves, curves]))
+
+
 def test_hyper_parameters_stand_in_the_order_of_the_table():
     values = {"FedRep": 0.1, "Ditto": 0.2, "Local": 0.3}
     rows = pd.DataFrame({"method": list(values), "seed": 0})

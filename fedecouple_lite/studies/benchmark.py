@@ -66,7 +66,8 @@ class Preset:
 # "paper": the literature's usual setting (FedPAC and its follow-ups). "small": what two cores do in an hour. "medium":
 # the five sets with the images that small copies of CIFAR have enough of. Its batches are small, because forty rounds
 # of 150 images are few steps (640, where batches of 50 would leave 240); it evaluates every other round, because
-# fine-tuning only to predict may cost more than the round itself. Twenty rounds are enough for the three grey sets.
+# fine-tuning only to predict may cost more than the round itself. The three grey sets have half the rounds: forty
+# would be two nights.
 # "medium_steps": the same at equal steps, as many as the alternate coupling takes with two local epochs, for
 # FedeCouple and its strongest rivals.
 MEDIUM = Preset(
@@ -220,9 +221,12 @@ def check_preset(preset: Preset) -> None:
     for name in preset.methods:
         if name not in rows:
             raise ValueError(f"methods={name!r} is unknown; {nearest(name, rows)}")
-    for name in preset.datasets:
-        if name not in DATASETS and not name.endswith(".npz"):
-            raise ValueError(f"datasets={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz")
+    for field_name in ("datasets", "other_rounds"):
+        for name in getattr(preset, field_name):
+            if name not in DATASETS and not name.endswith(".npz"):
+                raise ValueError(
+                    f"{field_name}={name!r} is unknown; {nearest(name, DATASETS)} or a path ending in .npz"
+                )
     for name in preset.partitions:
         if name not in PARTITION_SETTINGS:
             raise ValueError(f"partitions={name!r} is unknown; {nearest(name, PARTITION_SETTINGS)}")

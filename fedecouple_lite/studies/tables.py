@@ -294,7 +294,8 @@ def costs_so_far(results: Sequence[Run]) -> pd.DataFrame:
     gradient steps of all clients in all rounds so far, and those that this one prediction took; megabytes: sent by one
     client and to it so far.
 
-    The costs of a round stand for those of the rounds since the evaluation before, which have no record.
+    The costs of a round stand for those of the rounds since the evaluation before, which have no record. ValueError for
+    no runs, a run without records, or seeds of one method that were not evaluated in the same rounds.
 
     Examples
     --------
@@ -305,6 +306,13 @@ def costs_so_far(results: Sequence[Run]) -> pd.DataFrame:
     FedRep      2   21.0        6.0      0.25                0.5
     FedRep      4   41.0       12.0      0.50                0.5
     """
+    require(len(results) > 0, "results", list(results), "one run at least")
+    evaluated: dict[str, list[int]] = {}
+    for run in results:
+        rounds_of_run = [record["round"] for record in run["records"]]
+        require(len(rounds_of_run) > 0, f"results[{run['label']!r}]", rounds_of_run, "a run that has records")
+        same = evaluated.setdefault(run["label"], rounds_of_run)
+        require(rounds_of_run == same, f"results[{run['label']!r}]", rounds_of_run, f"evaluated in rounds {same}")
     rows = []
     for run in results:
         steps = megabytes = before = 0
@@ -326,6 +334,7 @@ def first_to_reach(curves: pd.DataFrame, share: float = 0.9, figure: str = "pers
     target is in the attribute attrs["target"].
 
     The best method's accuracy at the end is its mean over the last five evaluated rounds, the highest of all methods'.
+    ValueError for no rows, or for those of more than one cell.
 
     Examples
     --------
@@ -341,6 +350,9 @@ def first_to_reach(curves: pd.DataFrame, share: float = 0.9, figure: str = "pers
     B         NaN    NaN        NaN
     """
     require(0 < share <= 1, "share", share, "> 0 and <= 1")
+    require(len(curves) > 0, "curves", f"{len(curves)} rows", "rows of one cell")
+    twice = curves.duplicated(["method", "round"]).any()
+    require(not twice, "curves", "rows with a method's round more than once", "rows of one cell")
     best = -np.inf
     for _, of_method in curves.groupby("method"):
         best = max(best, of_method[figure].tail(SUMMARY_ROUNDS).mean())

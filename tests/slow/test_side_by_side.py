@@ -36,6 +36,12 @@ def tiny(monkeypatch, tmp_path):
     return tmp_path / "runs" / "benchmark" / "tiny" / "runs"
 
 
+def rows_to_publish(name, folder):
+    import five_datasets
+
+    return five_datasets.rows_as_measured(five_datasets.complete_cells(name, folder))
+
+
 def test_rows_measured_side_by_side_and_stopped_twice_are_those_measured_in_turn(tiny, tmp_path, capsys):
     import five_datasets
     import side_by_side
@@ -44,14 +50,14 @@ def test_rows_measured_side_by_side_and_stopped_twice_are_those_measured_in_turn
     assert [job.row for job in jobs] == [*TINY.methods] * 2
     assert side_by_side.run_side_by_side(jobs, processes=2, seconds=0) == []
     with pytest.raises(ValueError, match="has no cell of tiny of which all runs have been made"):
-        five_datasets.rows_as_measured("tiny", tiny)
+        rows_to_publish("tiny", tiny)
     side_by_side.run_side_by_side(jobs[:2], processes=1, seconds=300)
-    (one_cell,) = five_datasets.rows_as_measured("tiny", tiny)["partition"].unique()
+    (one_cell,) = rows_to_publish("tiny", tiny)["partition"].unique()
     assert one_cell == "Dirichlet 0.5" and "s = 20 %: left out, 0 of 2 runs" in capsys.readouterr().out
     assert sorted(side_by_side.run_side_by_side(jobs, processes=2, seconds=300)) == [0, 1, 2, 3]
     assert "tiny, digits-s=20%, fedecouple_joint" in capsys.readouterr().out
 
-    measured = five_datasets.rows_as_measured("tiny", tiny)
+    measured = rows_to_publish("tiny", tiny)
     pd.testing.assert_frame_equal(measured, measure(TINY, tmp_path / "in turn"))
     about = five_datasets.about("tiny", tiny)
     assert about["versions"]["torch"] == torch.__version__ and about["hardware"].endswith("no GPU")
@@ -72,13 +78,12 @@ def test_a_row_that_fails_is_named_and_the_others_are_measured(tiny, tmp_path, c
 
 
 def test_two_runs_for_one_line_and_runs_of_another_setting_are_not_published(tiny, tmp_path):
-    import five_datasets
 
     measure(TINY, tiny)
     path = next((tiny / "digits-s=20%").glob("fedper-*.json"))
     measure(replace(TINY, setting=replace(TINY.setting, rounds=1), trials=1), tiny)  # no run of this preset
-    assert len(five_datasets.rows_as_measured("tiny", tiny)) == 4
+    assert len(rows_to_publish("tiny", tiny)) == 4
     run = json.loads(path.read_text())
     path.with_name("fedper-0-0123456789abcdef.json").write_text(json.dumps(run))
     with pytest.raises(ValueError, match=r"has two runs of digits, s = 20 %, fedper-0"):
-        five_datasets.rows_as_measured("tiny", tiny)
+        rows_to_publish("tiny", tiny)
