@@ -533,8 +533,7 @@ def score_of_trial(records: Sequence[Mapping[str, Any]]) -> float:
     last third of them.
 
     A trial may be much shorter than the run that it stands for. Judged by all of its rounds it would be judged by how
-    quickly it begins, and small steps would win that learn less in the end (short-horizon bias: Wu, Ren, Liao and
-    Grosse, ICLR 2018).
+    quickly it begins, which need not be how far it goes (short-horizon bias: Wu, Ren, Liao and Grosse, ICLR 2018).
 
     Examples
     --------
