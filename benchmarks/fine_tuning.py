@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from five_datasets import where_made
-from published import RESULTS, RUNS, write_about
+from published import RESULTS, RUNS, in_cell, write_about
 from torch import Tensor
 from tqdm import tqdm
 
@@ -96,9 +96,7 @@ def main() -> None:
     for dataset, partition, setting in cells(PRESETS["laptop"]):
         of_cell = stored[(stored["dataset"] == dataset) & (stored["partition"] == partition)]
         rows = measured(setting, of_cell, OUR_RUNS / folder_of_cell(dataset, partition))
-        rows.insert(0, "dataset", dataset)
-        rows.insert(1, "partition", partition)
-        parts.append(rows)
+        parts.append(in_cell(rows, dataset, partition))
     pd.concat(parts).round(6).to_csv(TABLES / "laptop-fine_tuned.csv", index=False)
     about = {"command": "python benchmarks/fine_tuning.py", "epochs": EPOCHS, "step size": STEP_SIZE}
     about["settings and hyper-parameters"] = "those of laptop.csv"

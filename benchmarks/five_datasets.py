@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 from pages import markdown, put
-from published import PAGE, RESULTS, RUNS, write_about
+from published import PAGE, RESULTS, RUNS, in_cell, write_about
 from tqdm import tqdm
 
 from fedecouple_lite import make
@@ -78,9 +78,7 @@ def rows_as_measured(complete: Sequence[Cell]) -> pd.DataFrame:
     parts = []
     for dataset, partition, setting, runs in complete:
         cell = pd.concat([line_as_measured(runs[place], setting) for place in sorted(runs)])
-        cell.insert(0, "dataset", dataset)
-        cell.insert(1, "partition", partition)
-        parts.append(cell)
+        parts.append(in_cell(cell, dataset, partition))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -89,9 +87,7 @@ def curves_as_measured(complete: Sequence[Cell]) -> pd.DataFrame:
     parts = []
     for dataset, partition, _, runs in complete:
         cell = costs_so_far([runs[place] for place in sorted(runs)])
-        cell.insert(0, "dataset", dataset)
-        cell.insert(1, "partition", partition)
-        parts.append(cell)
+        parts.append(in_cell(cell, dataset, partition))
     return pd.concat(parts, ignore_index=True).round(6)
 
 

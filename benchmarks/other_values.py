@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 from five_datasets import TABLES, where_made
-from published import RUNS, write_about
+from published import RUNS, in_cell, write_about
 from tqdm import tqdm
 
 from fedecouple_lite import make
@@ -42,9 +42,7 @@ def measured() -> pd.DataFrame:
         for seed in range(preset.seeds):
             run, as_run = run_halving_lr(setting, case, method, seed, folder)
             line = line_of(run, setting, "fedecouple", as_run)
-            line.insert(0, "dataset", dataset)
-            line.insert(1, "partition", partition)
-            parts.append(line.rename(columns={"method": "case"}))
+            parts.append(in_cell(line.rename(columns={"method": "case"}), dataset, partition))
     return pd.concat(parts, ignore_index=True)
 
 

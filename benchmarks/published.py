@@ -53,6 +53,12 @@ def rows_of(part: str, jobs: Iterable[Job], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def in_cell(rows: pd.DataFrame, dataset: str, partition: str) -> pd.DataFrame:
+    """`rows`, with the cell that they are of in the first two columns."""
+    columns = [column for column in rows if column not in ("dataset", "partition")]
+    return rows.assign(dataset=dataset, partition=partition)[["dataset", "partition", *columns]]
+
+
 def write_about(path: Path, about: dict[str, Any]) -> None:
     """Write settings, versions and command beside the figures, as JSON."""
     path.write_text(json.dumps(about, indent=1) + "\n")

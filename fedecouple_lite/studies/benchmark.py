@@ -66,8 +66,8 @@ class Preset:
 # "paper": the literature's usual setting (FedPAC and its follow-ups). "small": what two cores do in an hour. "medium":
 # the five sets with the images that small copies of CIFAR have enough of. Its batches are small, because forty rounds
 # of 150 images are few steps (640, where batches of 50 would leave 240); it evaluates every other round, because
-# fine-tuning only to predict may cost more than the round itself. The three grey sets have half the rounds: forty
-# would be two nights.
+# fine-tuning only to predict may cost more than the round itself. The three grey sets have half the rounds,
+# to save time.
 # "medium_steps": the same at equal steps, as many as the alternate coupling takes with two local epochs, for
 # FedeCouple and its strongest rivals.
 MEDIUM = Preset(

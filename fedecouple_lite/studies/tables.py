@@ -361,7 +361,10 @@ def first_to_reach(curves: pd.DataFrame, share: float = 0.9, figure: str = "pers
     reached = {}
     for method, of_method in curves.groupby("method", sort=False):
         there = of_method[of_method[figure] >= target]
-        reached[method] = there[costs].iloc[0] if len(there) else pd.Series(np.nan, index=costs)
+        if there.empty:
+            reached[method] = pd.Series(np.nan, index=costs)
+        else:
+            reached[method] = there[costs].iloc[0]
     shown = pd.DataFrame(reached).T.astype(float).rename_axis("method")
     shown.attrs["target"] = target
     return shown
