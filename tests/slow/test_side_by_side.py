@@ -78,7 +78,6 @@ def test_a_row_that_fails_is_named_and_the_others_are_measured(tiny, tmp_path, c
 
 
 def test_two_runs_for_one_line_and_runs_of_another_setting_are_not_published(tiny, tmp_path):
-
     measure(TINY, tiny)
     path = next((tiny / "digits-s=20%").glob("fedper-*.json"))
     measure(replace(TINY, setting=replace(TINY.setting, rounds=1), trials=1), tiny)  # no run of this preset
