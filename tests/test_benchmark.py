@@ -280,7 +280,11 @@ def test_a_budget_sets_the_epochs_of_every_row(tmp_path):
 def test_the_medium_preset_has_every_coupling_and_its_steps_are_those_of_the_alternate_one():
     medium, steps = PRESETS["medium"], PRESETS["medium_steps"]
     assert medium.methods == (*METHODS, "fedecouple_phases", "fedecouple_joint")
-    assert len(list(cells(medium))) == 10 and list(cells(medium)) == list(cells(steps))
-    assert (medium.trials, medium.tuning_rounds, medium.seeds) == (steps.trials, steps.tuning_rounds, steps.seeds)
+    assert len(list(cells(medium))) == 10
+    for (*cell, setting), (*same_cell, at_steps) in zip(cells(medium), cells(steps), strict=True):
+        assert cell == same_cell and at_steps == replace(setting, rounds=20)
+    assert (medium.trials, medium.seeds) == (steps.trials, steps.seeds)
+    passes_of_a_trial = medium.tuning_rounds * medium.common["epochs"]  # over a client's images
+    assert steps.tuning_rounds * steps.budget >= passes_of_a_trial
     assert set(steps.methods) < set(medium.methods)
     assert steps_per_batch(make("fedecouple", **fixed_of(medium, "fedecouple"))) == steps.budget

@@ -287,12 +287,13 @@ def test_presets():
         about = (preset.datasets, preset.partitions, preset.seeds, preset.trials, preset.tuning_rounds)
         found[name] = (*about, changed, preset.common)
         of_medium = (*METHODS, "fedecouple_phases", "fedecouple_joint")
-        strongest = ("fedavg_ft", "fedbabu", "fedpac", "fedecouple", *of_medium[-2:])
+        strongest = ("fedavg_ft", "fedbabu", "fedecouple", *of_medium[-2:])
         rows = {"medium": of_medium, "medium_steps": strongest}
         assert preset.methods == rows.get(name, tuple(METHODS))
         assert preset.budget == (5 if name == "medium_steps" else None)
         of_grey_sets = {"mnist": 20, "fashion_mnist": 20, "emnist": 20}
-        assert preset.other_rounds == (of_grey_sets if name in rows else {})
+        other_rounds = {"medium": of_grey_sets, "medium_steps": of_grey_sets | {"cifar10": 20, "cifar100": 20}}
+        assert preset.other_rounds == other_rounds.get(name, {})
     sets = ("mnist", "fashion_mnist", "emnist", "cifar10", "cifar100")
     split = {"test_share": 1 / 3, "keep_test": True}
     small = {"rounds": 40, "per_client": 90} | split
@@ -303,7 +304,7 @@ def test_presets():
         "laptop": (("digits",), skews, 3, 1, 10, {"rounds": 8}, {}),
         "small": (sets[:2], skews[:1], 3, 3, 10, small, {"epochs": 2, "batch_size": 20}),
         "medium": (sets, two, 3, 4, 12, medium, {"epochs": 2, "batch_size": 20}),
-        "medium_steps": (sets, two, 3, 4, 12, medium, {"batch_size": 20}),
+        "medium_steps": (sets, two, 3, 4, 8, medium, {"batch_size": 20}),
         "paper": (sets, skews, 3, 3, 50, paper, {"epochs": 5, "batch_size": 50}),
     }
 
