@@ -1,5 +1,5 @@
 """Tables for people, made from data/results: ablations, convergence, speed, stability, scale, security and Flower in
-docs/results.md, and the demo's in README.md.
+docs/results.md; in README.md the demo's, and FedeCouple's leads.
 
 python benchmarks/pages.py
 """
@@ -12,8 +12,9 @@ from published import PAGE, README, RESULTS
 
 from fedecouple_lite import make
 from fedecouple_lite.studies.ablation import PARTS, effects, variants
+from fedecouple_lite.studies.benchmark import BASELINES
 from fedecouple_lite.studies.convergence import fit_rate, running_mean
-from fedecouple_lite.studies.tables import as_table, first_to_reach, is_fedecouple, paired_lead
+from fedecouple_lite.studies.tables import as_table, first_to_reach, is_fedecouple, margins, paired_lead
 
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 MEANINGS = {
@@ -177,6 +178,22 @@ def in_words(took: pd.DataFrame, cost: str, unit: str) -> str:
     first = took[cost].idxmin()
     digits = 0 if cost == "steps" else 1
     return f"{first}: {took.loc[first, cost]:,.{digits}f} {unit}"
+
+
+def leads() -> str:
+    """In every cell of `medium`: FedeCouple's lead, in its default coupling, with its interval; at equal epochs and,
+    in `medium_steps`, at equal steps."""
+    shown = {}
+    for name, equal in {"medium": "equal epochs", "medium_steps": "equal steps"}.items():
+        rows = pd.read_csv(RESULTS / "benchmark" / f"{name}.csv")
+        for rivals, title in {BASELINES: "best of the nine", None: "all others"}.items():
+            of_cell = {}
+            for lead in margins(rows, rivals).itertuples():
+                interval = f"[{lead.low:+.1f}, {lead.high:+.1f}]"
+                of_cell[f"{lead.dataset}, {lead.partition}"] = f"{lead.points:+.1f} {interval}"
+            shown[f"{equal}: {title}"] = of_cell
+    table = pd.DataFrame(shown).fillna("not measured")
+    return markdown(table.rename_axis("lead over").reset_index())
 
 
 def short_trials() -> str:
@@ -471,6 +488,7 @@ TABLES = {  # by marker
     "class mix": class_mix,
     "flower": flower,
     "demo": demo,
+    "leads": leads,
 }
 
 

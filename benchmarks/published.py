@@ -17,7 +17,7 @@ from fedecouple_lite.files import write_whole
 from fedecouple_lite.methods import FedAvg
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"  # the table of `make demo`
+README = ROOT / "README.md"  # the table of `make demo`, and FedeCouple's leads
 PAGE = ROOT / "docs" / "results.md"  # all other tables
 RESULTS = ROOT / "data" / "results"
 RUNS = ROOT / "runs"  # finished runs, read back by a second call
