@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pages import markdown, put
+from pages import markdown, put, with_interval
 from published import PAGE, RESULTS, RUNS, in_cell, write_about
 from tqdm import tqdm
 
@@ -227,7 +227,7 @@ def leads(name: str, rows: pd.DataFrame) -> pd.DataFrame:
         for title, rivals in RIVALS.items():
             leads_over = []
             for row in margins(rows, rivals, ours).itertuples():
-                leads_over.append(f"{row.points:+.1f} [{row.low:+.1f}, {row.high:+.1f}] ({row.rival})")
+                leads_over.append(f"{with_interval(row.points, row.low, row.high)} ({row.rival})")
             shown[f"lead over {title}"] = leads_over
         number = sum(not is_fedecouple(row) for row in PRESETS[name].methods) + 1
         shown["rank"] = [f"{rank} of {number}" for rank in of_all["rank"]]

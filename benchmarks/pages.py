@@ -38,6 +38,11 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *cells])
 
 
+def with_interval(points: float, low: float, high: float) -> str:
+    """A difference in points and its 95 % interval, in words: "+0.5 [-0.2, +1.3]"."""
+    return f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def ablations() -> str:
     """Each part's effect, mean +- standard deviation over seeds, alone and in the whole."""
     rows = pd.read_csv(RESULTS / "ablations.csv")
@@ -125,7 +130,7 @@ def precision_accuracy() -> str:
             of_method = percent.loc[method]
             exact.append(f"{of_method['float32'].mean():.1f} +- {of_method['float32'].std():.1f}")
             lead = paired_lead(of_method["bf16"], of_method["float32"])
-            differences.append(f"{lead.mean:+.1f} [{lead.low:+.1f}, {lead.high:+.1f}]")
+            differences.append(with_interval(lead.mean, lead.low, lead.high))
         title = {**TITLES, "cifar10": "CIFAR-10"}[str(dataset)]
         shown[f"{title}, float32"] = exact
         shown[f"{title}, bf16 above it"] = differences
@@ -180,7 +185,7 @@ def in_words(took: pd.DataFrame, cost: str, unit: str) -> str:
     return f"{first}: {took.loc[first, cost]:,.{digits}f} {unit}"
 
 
-def leads() -> str:
+def leads_of_the_default() -> str:
     """In every cell of `medium`: FedeCouple's lead, in its default coupling, with its interval; at equal epochs and,
     in `medium_steps`, where FedBABU is the only one of the nine, at equal steps."""
     shown = {}
@@ -192,8 +197,8 @@ def leads() -> str:
         for rivals, title in {BASELINES: of_nine, None: "all others"}.items():
             of_cell = {}
             for lead in margins(rows, rivals).itertuples():
-                interval = f"[{lead.low:+.1f}, {lead.high:+.1f}]"
-                of_cell[f"{lead.dataset}, {lead.partition}"] = f"{lead.points:+.1f} {interval}"
+                lead_in_words = with_interval(lead.points, lead.low, lead.high)
+                of_cell[f"{lead.dataset}, {lead.partition}"] = lead_in_words
             shown[f"{equal}: {title}"] = of_cell
     table = pd.DataFrame(shown).fillna("not measured")
     return markdown(table.rename_axis("lead over").reset_index())
@@ -214,7 +219,7 @@ def short_trials() -> str:
             lr = json.loads(rows["hyperparameters"].iloc[0])["lr"]
             line[f"judged by its {title}"] = f"{percent.mean():.1f} +- {percent.std():.1f} (lr {lr:g})"
         lead = paired_lead(*by_seed)
-        line["points more"] = f"{lead.mean:+.1f} [{lead.low:+.1f}, {lead.high:+.1f}]"
+        line["points more"] = with_interval(lead.mean, lead.low, lead.high)
         lines.append(line)
     return markdown(pd.DataFrame(lines))
 
@@ -240,7 +245,7 @@ def other_values() -> str:
         line["received"] = f"{100 * rows['personal_received'].mean():.1f}"
         for title, rival in (("as tuned", same_coupling), ("the best other", best)):
             lead = paired_lead(ours, percent[rival])
-            line[f"above {title}"] = f"{lead.mean:+.1f} [{lead.low:+.1f}, {lead.high:+.1f}] ({rival})"
+            line[f"above {title}"] = f"{with_interval(lead.mean, lead.low, lead.high)} ({rival})"
         lines.append(line)
     return markdown(pd.DataFrame(lines))
 
@@ -491,7 +496,7 @@ TABLES = {  # by marker
     "class mix": class_mix,
     "flower": flower,
     "demo": demo,
-    "leads": leads,
+    "leads": leads_of_the_default,
 }
 
 
